@@ -1,0 +1,243 @@
+"""QaTa-COV19-v2: chest X-rays with masks of COVID-19 infection and up to three wordings of a sentence.
+
+Layouts: Kaggle's ``QaTa-COV19-v2/{Train Set,Test Set}/{Images,Ground-truths}``; LViT's
+``{Train,Val,Test}_Folder/{img,labelcol}``; LanGuideMedSeg's ``{Train,Test}/{Images,GTs}`` with ``prompt/*.csv`` (the
+first 80 % of train.csv are train); SGSeg's ``images/{train,valid,test}/{images,masks}`` with one JSON. Tables lie at
+the top, in a prompt folder or in the part's folder: ``{Train,Val,Test}_text*.xlsx``, ``*_for_Covid19.xlsx`` with
+``*_ID.xlsx``, ``*_lvit_form.csv``, ``sgseg_captions.csv``. Their Image column names the mask.
+Several wordings become ``text:lvit``, ``text:medclipseg``, ``text:sgseg``; a single one becomes ``text``; splits likewise.
+
+Source: Kaggle ``aysendegerli/qatacov19-dataset`` (its page states the terms); sentences: Li et al., LViT, IEEE TMI 2023.
+Known faults: LEFT is the left of the PICTURE; ``covid_*`` carry no patient number; LViT's split shares patients between
+train and valid, SGSeg's does not but has all ``covid_*`` in train; wordings count regions differently, never mix them;
+no picture is healthy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crossmask.data.manifest import Case
+from crossmask.data.tables import (
+    IMAGE_NAMES,
+    SPLIT_NAMES,
+    TABLE_SUFFIXES,
+    TEXT_NAMES,
+    Found,
+    Losses,
+    between,
+    find_parts,
+    given,
+    key,
+    part_in,
+    part_of,
+    pictures,
+    plain,
+    read_table,
+    tables_in,
+)
+from crossmask.files import read_json
+
+SOURCE = "QaTa-COV19-v2"
+LOOKED_FOR = (
+    "'Train Set' and 'Test Set' with 'Images' and 'Ground-truths' (Kaggle), 'Train_Folder' ... with 'img' and "
+    "'labelcol' (LViT), 'Train' and 'Test' with 'Images' and 'GTs' (LanGuideMedSeg) or 'images/train' ... with "
+    "'images' and 'masks' (SGSeg)"
+)
+TABLES = "Train_text.xlsx, Val_text.xlsx, Test_text*.xlsx, *_lvit_form.csv, sgseg_captions.csv, prompt/*.csv or a JSON"
+ASIDE = re.compile(r"contradictory|missinglocation|overdescriptive|underdescriptive|text(10|25|50)$")
+
+
+class Sheets:
+    """What the tables say about pictures, by the picture's key."""
+
+    def __init__(self, known: set[str], losses: Losses) -> None:
+        self.known, self.losses = known, losses
+        self.texts: dict[str, dict[str, str]] = {}
+        self.splits: dict[str, dict[str, str]] = {}
+
+    def add(self, name: str, wording: str, text: str, split: str, part: str | None) -> None:
+        """One row: a picture, its sentence, the part it is in."""
+        picture = key(name)
+        if picture not in self.known:
+            self.losses.add("table rows without an image", name or "(empty)")
+            return
+        if text:
+            if self.texts.setdefault(wording, {}).setdefault(picture, text) != text:
+                self.losses.add(f"further sentences left out (wording {wording} has one for the image)", name)
+        if part and self.splits.setdefault(split, {}).setdefault(picture, part) != part:
+            self.losses.add(f"rows in a second part of split {split} (the first part is kept)", name)
+
+
+def scan(root: str | Path) -> list[Case]:
+    """All cases below ``root``, whichever of the four layouts it has."""
+    losses = Losses(SOURCE)
+    top = given(root)
+    tree, parts = find_parts(top, LOOKED_FOR)
+    found = pictures(parts, losses)
+    sheets = Sheets({f.key for f in found}, losses)
+    files = tables_in(between(top, tree), (*TABLE_SUFFIXES, ".json"))
+    for file in sorted(files, key=lambda f: ("lvitform" in plain(f.stem), plain(f.stem))):
+        read_json_file(file, sheets) if file.suffix.casefold() == ".json" else read_sheet(file, sheets)
+    if not sheets.texts:
+        losses.add(f"folders without a sentence table (looked for: {TABLES}); cases have no text", tree)
+    place_by_folder(found, sheets)
+    texts, splits = lone_name(sheets.texts), lone_name(sheets.splits)
+    for wording, rows in texts.items():
+        kind = f"images without a sentence ({wording})" if wording else "images without a sentence"
+        losses.add(kind, *(f.id for f in found if f.key not in rows))
+    for split, placed in splits.items():
+        losses.add(f"images without a part in split {split}".rstrip(), *(f.id for f in found if f.key not in placed))
+    cases = [
+        Case(
+            id=f.id,
+            images={"": f.image},
+            group=patient(f.id),
+            splits={name: rows[f.key] for name, rows in splits.items() if f.key in rows},
+            mask=f.mask,
+            texts={name: rows[f.key] for name, rows in texts.items() if f.key in rows},
+            text_origin="annotation",
+            side_convention="image",
+            source=SOURCE,
+            free={"view": view(f.id)},
+        )
+        for f in found
+    ]
+    losses.add("cases without a patient number (no group)", *(c.id for c in cases if c.group is None))
+    losses.log()
+    return cases
+
+
+def patient(name: str) -> str | None:
+    """'sub-S09340_ses-...' -> 'S09340'."""
+    match = re.match(r"(?:.*_)?sub-(s\d+)", name, re.IGNORECASE)
+    return match[1].upper() if match else None
+
+
+def view(name: str) -> str:
+    """'..._vp-ap_dx' -> 'ap'; '' where the name does not say."""
+    match = re.search(r"_vp-([a-z]+)", name, re.IGNORECASE)
+    return match[1].lower() if match else ""
+
+
+def lone_name(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    return {"": next(iter(columns.values()))} if len(columns) == 1 else dict(sorted(columns.items()))
+
+
+def place_by_folder(found: list[Found], sheets: Sheets) -> None:
+    """Folders say who is in test and, where there is a valid folder, who is in train and valid."""
+    complete = "valid" in {f.part for f in found}
+    names = set(sheets.splits)
+    if complete:
+        names = {"sgseg"} if names == {"sgseg"} else {"lvit"}
+    elif not names:
+        names, complete = {""}, True
+    for name in sorted(names | (set(sheets.splits) if any(f.part == "test" for f in found) else set())):
+        rows = sheets.splits.setdefault(name, {})
+        for f in found:
+            if f.part == "test" or (complete and name in names):
+                if rows.get(f.key, f.part) != f.part:
+                    sheets.losses.add(f"images in the {f.part} folder though a table says otherwise", f.id)
+                rows[f.key] = f.part
+
+
+def read_sheet(file: Path, sheets: Sheets) -> None:
+    """One table; its name and columns say which wording and split it holds."""
+    name, part = plain(file.stem), part_in(file.stem)
+    short = part is not None and part_of(file.stem) == part  # LanGuideMedSeg's train.csv, test.csv
+    if "sgseg" not in name and (part is None or ASIDE.search(name) or not (short or re.search("text|id$", name))):
+        sheets.losses.add("tables left aside", file.name)
+        return
+    table = read_table(file)
+    if not table.columns:
+        sheets.losses.add("tables that are empty", file.name)
+        return
+    if name.endswith("id"):
+        column = table.column(IMAGE_NAMES) or table.columns[0]
+        head = [column] if key(column) in sheets.known else []  # some sheets have no header
+        for image in [*head, *(row[column] for _, row in table.rows)]:
+            sheets.add(image, "", "", "lvit", part)
+        return
+    image, text = table.needed("image", IMAGE_NAMES), table.needed("sentence", TEXT_NAMES)
+    by_row = table.column(SPLIT_NAMES) if "sgseg" in name else None
+    if "sgseg" in name:
+        wording = split = "sgseg"
+    elif short:
+        wording = split = "languide"
+    else:
+        wording, split = "medclipseg" if table.column(["Ground Truth"]) else "lvit", "lvit"
+    whole = part == "train" and "forcovid19" in name  # train and valid together; the ID sheets part them
+    cut = int(0.8 * len(table.rows)) if short and part == "train" else len(table.rows)
+    for count, (_, row) in enumerate(table.rows):
+        place = part_of(row[by_row]) if by_row else part if count < cut else "valid"
+        if by_row and row[by_row] and place is None:
+            sheets.losses.add(f"split values that are no part (column {by_row})", row[by_row])
+        sheets.add(row[image], wording, row[text], split, None if whole else place)
+
+
+def read_json_file(file: Path, sheets: Sheets) -> None:
+    rows = list(json_rows(read_json(file), None, sheets.known))
+    if not rows:
+        sheets.losses.add("tables left aside", file.name)
+    for name, text, part in rows:
+        sheets.add(name, "sgseg", text, "sgseg", part)
+
+
+def json_rows(value: Any, part: str | None, known: set[str]) -> Iterator[tuple[str, str, str | None]]:
+    """(image, sentence, part) out of SGSeg's ``{part: [{image_path, caption}]}`` and its relatives."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from json_rows(entry, part, known)
+    elif isinstance(value, dict):
+        fields = {plain(str(k)): v for k, v in value.items()}
+        image = next((fields[plain(n)] for n in ("image_path", "path", *IMAGE_NAMES) if plain(n) in fields), None)
+        text = next((fields[n] for n in TEXT_NAMES if n in fields), None)
+        place = next((part_of(str(fields[n])) for n in SPLIT_NAMES if n in fields), None) or part
+        if isinstance(image, str) and isinstance(text, str):
+            yield image, " ".join(text.split()), place
+            return
+        for name, entry in value.items():
+            if isinstance(entry, str) and key(name) in known:
+                yield name, " ".join(entry.split()), part
+            elif isinstance(entry, dict) and key(name) in known:
+                yield from json_rows({"image": name, **entry}, part, known)
+            elif isinstance(entry, list | dict):
+                yield from json_rows(entry, part_of(name) or part, known)
+
+
+def fake(root: str | Path) -> Path:
+    """Four cases in Kaggle's layout with three wordings and two splits; returns what to scan."""
+    import csv
+
+    import numpy as np
+    import openpyxl
+    from PIL import Image
+
+    tree = Path(root) / "QaTa-COV19-v2"
+    names = ("covid_1", "covid_2", "sub-S09340_ses-E17539_run-1_bp-chest_vp-ap_dx", "sub-S10064_ses-E20578_run-1_bp-chest_cr")
+    for folder in ("Images", "Ground-truths"):
+        (tree / "Train Set" / folder).mkdir(parents=True, exist_ok=True)
+    for n, name in enumerate(names):
+        grid = np.add.outer(np.arange(48) * 3, np.arange(40) * 2)
+        Image.fromarray((grid + 7 * n).astype(np.uint8)).save(tree / "Train Set/Images" / f"{name}.png")
+        mask = np.zeros((48, 40), np.uint8)
+        mask[20:36, 4 + n : 14 + n] = 255
+        Image.fromarray(mask).save(tree / "Train Set/Ground-truths" / f"mask_{name}.png")
+    for part, rows in (("Train", names[:3]), ("Val", names[3:])):
+        book = openpyxl.Workbook()
+        book.active.append(["Image", "Description", "Ground Truth"])
+        for name in rows:
+            book.active.append([f"mask_{name}.png", "Unilateral infection of the lower left lung", f"mask_{name}.png"])
+        book.save(tree / f"{part}_text.xlsx")
+        with open(tree / f"{part}_text_lvit_form.csv", "w", newline="", encoding="utf-8") as stream:
+            sentence = "Unilateral pulmonary infection, one infected area, lower left lung."
+            csv.writer(stream).writerows([["Image", "Description"], *([f"mask_{n}.png", sentence] for n in rows)])
+    with open(tree / "sgseg_captions.csv", "w", newline="", encoding="utf-8") as stream:
+        caption = "unilateral pulmonary infection, one infected area, lower left lung."
+        parts = ("train", "train", "train", "valid")
+        rows = [[p, f"mask_{n}.png", caption] for p, n in zip(parts, names, strict=True)]
+        csv.writer(stream).writerows([["split", "Image", "caption"], *rows])
+    return Path(root)

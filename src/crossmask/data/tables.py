@@ -1,0 +1,375 @@
+"""What the adapters share: foreign tables, folder layouts as people have them, and a count of all that is left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from crossmask.data.images import IMAGE_SUFFIXES
+from crossmask.errors import DataError, name_list
+from crossmask.files import file_digest, read_text
+
+TABLE_SUFFIXES = (".xlsx", ".csv", ".tsv", ".jsonl")
+IMAGE_NAMES = ("image", "filename", "file", "name", "id")
+TEXT_NAMES = ("text", "description", "report", "caption", "sentence", "findings", "impression", "note")
+SPLIT_NAMES = ("split", "set", "part", "fold")
+PARTS = {
+    "train": ("train", "training", "tr"),
+    "valid": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "ts"),
+}
+IMAGE_FOLDERS = ("Images", "img", "imgs")
+MASK_FOLDERS = ("Ground-truths", "labelcol", "label", "labels", "GTs", "masks")
+DEPTH = 3  # so many folders below the given one a data set is looked for
+
+
+class Losses:
+    """All that is left out or doubtful, by kind; logged as one line a kind, so that nothing goes silently."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.kinds: dict[str, list[str]] = {}
+
+    def add(self, kind: str, *names: object) -> None:
+        if names:
+            self.kinds.setdefault(kind, []).extend(map(str, names))
+
+    def log(self) -> None:
+        for kind, names in self.kinds.items():
+            text = f"{self.source}: {len(names)} {kind}: {name_list(names, shown=3)}"
+            logging.getLogger("crossmask").warning("%s", text)
+
+
+def plain(name: str) -> str:
+    """A name without case, spaces and signs.
+
+    >>> plain("Ground-truths") == plain("ground truths")
+    True
+    """
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def part_of(name: str) -> str | None:
+    """'Train Set', 'Val_Folder', 'validation' -> train, valid, test; None for all else."""
+    word = plain(name)
+    for end in ("folder", "set", "data"):
+        word = word.removesuffix(end)
+    return next((part for part, words in PARTS.items() if word in words), None)
+
+
+def part_in(name: str) -> str | None:
+    """The part that a table's name speaks of: 'Val_text_MosMedData+ 1' -> valid."""
+    words = [part_of(w) for w in re.split(r"[\W_]+", name)]
+    start = re.match(r"train|val|test", plain(name))
+    return next((w for w in words if w), part_of(start[0]) if start else None)
+
+
+def stem(name: str) -> str:
+    """A picture's name without folders and without its ending, if it has one.
+
+    >>> stem("a/mask_x.1.PNG"), stem("mask_x.1")
+    ('mask_x.1', 'mask_x.1')
+    """
+    name = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    base, _, end = name.rpartition(".")
+    return base if base and f".{end.casefold()}" in IMAGE_SUFFIXES else name
+
+
+def key(name: str) -> str:
+    """What a picture, its mask and its table row have in common.
+
+    >>> key("mask_Covid_1.png") == key("covid_1")
+    True
+    """
+    return stem(name).casefold().removeprefix("mask_")
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as written: values stripped, line ends inside them made spaces, rows with their number."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, dict[str, str]], ...]
+
+    def column(self, names: Iterable[str]) -> str | None:
+        """The first of ``names`` that is a column here (case, spaces and signs aside)."""
+        known = {plain(c): c for c in reversed(self.columns)}
+        return next((known[plain(n)] for n in names if plain(n) in known), None)
+
+    def needed(self, what: str, names: Sequence[str]) -> str:
+        found = self.column(names)
+        if found is None:
+            raise DataError(
+                f"{self.path}: has no column for the {what} (looked for: {name_list(names, shown=20)}); "
+                f"there are: {name_list(self.columns, shown=20)}. Rename one or say which it is."
+            )
+        return found
+
+
+def read_table(path: str | Path) -> Table:
+    """An .xlsx, .csv, .tsv or .jsonl file; a table without even a header has no columns."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such table.")
+    suffix = path.suffix.casefold()
+    if suffix == ".jsonl":
+        return _jsonl(path)
+    if suffix not in TABLE_SUFFIXES:
+        raise DataError(f"{path}: is not a table that can be read; save it as {name_list(TABLE_SUFFIXES)}.")
+    lines = list(_sheet(path) if suffix == ".xlsx" else _separated(path, "\t" if suffix == ".tsv" else None))
+    filled = [(number, values) for number, values in lines if any(values)]
+    if not filled:
+        return Table(path, (), ())
+    header = filled[0][1]
+    while header and not header[-1]:
+        header = header[:-1]
+    doubled = sorted({h for h in header if h and header.count(h) > 1})
+    if doubled:
+        raise DataError(f"{path}: the column {name_list(doubled)} stands twice; rename or remove one.")
+    rows = []
+    for number, values in filled[1:]:
+        if any(values[len(header) :]):
+            raise DataError(
+                f"{path}, row {number}: has {len(values)} fields where the header has {len(header)}; "
+                "put sentences that hold the separator in double quotes."
+            )
+        pairs = zip_longest(header, values[: len(header)], fillvalue="")
+        rows.append((number, {h: v for h, v in pairs if h}))
+    return Table(path, tuple(h for h in header if h), tuple(rows))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a spreadsheet's 7.0 was typed as 7
+    return re.sub(r"\s*[\r\n\t\v\f\x00]+\s*", " ", str(value)).strip()
+
+
+def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
+    import zipfile
+
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        try:
+            for sheet in book.worksheets:
+                sheet.reset_dimensions()  # some programs write wrong ones, which would cut the table
+                lines = [[_text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+                if any(map(any, lines)):
+                    yield from enumerate(lines, 1)
+                    return
+        finally:
+            book.close()
+    except (OSError, KeyError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: is not a readable .xlsx workbook ({error}); save it anew.") from error
+
+
+def _separated(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
+    text = read_text(path)
+    head = text.partition("\n")[0]
+    separator = separator or max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    start = 1
+    try:
+        for values in reader:
+            yield start, [_text(v) for v in values]
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, row {start}: is not readable ({error}); look for a lone double quote there."
+        ) from error
+
+
+def _jsonl(path: Path) -> Table:
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, row {number}: is not JSON ({error}); write one object a line.") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}, row {number}: is no JSON object; write one object a line.")
+        rows.append((number, {str(k).strip(): _text(v) for k, v in value.items()}))
+    columns = tuple(dict.fromkeys(c for _, row in rows for c in row))
+    return Table(path, columns, tuple((n, {c: row.get(c, "") for c in columns}) for n, row in rows))
+
+
+def tables_in(folders: Iterable[Path], suffixes: Sequence[str] = TABLE_SUFFIXES) -> list[Path]:
+    """The tables that lie in these folders (not below), without the lock files of spreadsheet programs."""
+    files = [f for folder in dict.fromkeys(folders) for f in entries(folder) if f.is_file()]
+    return [f for f in files if f.suffix.casefold() in suffixes and not f.name.startswith(("~", "."))]
+
+
+# -- layouts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a data set with its two folders; the name is '' where there is but one."""
+
+    name: str
+    images: Path
+    masks: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture with what lies beside it."""
+
+    key: str
+    id: str
+    image: str
+    mask: str | None
+    part: str
+
+
+def given(root: str | Path) -> Path:
+    """The folder the user named, absolute."""
+    path = Path(os.path.abspath(root))
+    if not path.is_dir():
+        fix = "is a file; unpack it and give the folder" if path.exists() else "there is no such folder"
+        raise DataError(f"{path}: {fix}.")
+    return path
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, without hidden and archive leftovers."""
+    try:
+        return sorted(f for f in folder.iterdir() if not f.name.startswith((".", "__MACOSX")))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error}).") from error
+
+
+def folders(folder: Path) -> list[Path]:
+    return [f for f in entries(folder) if f.is_dir()]
+
+
+def child(folder: Path, names: Iterable[str]) -> Path | None:
+    """The folder below that has one of these names (case, spaces, signs aside), through a doubled folder."""
+    wanted = {plain(n) for n in names}
+    hits = [f for f in folders(folder) if plain(f.name) in wanted]
+    if len(hits) > 1:
+        raise DataError(
+            f"{folder}: holds {name_list(h.name for h in hits)}, which mean the same; keep one of them."
+        )
+    if not hits:
+        return None
+    inside = entries(hits[0])
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() and plain(inside[0].name) in wanted else hits[0]
+
+
+def needed(folder: Path, what: str, names: Sequence[str]) -> Path:
+    found = child(folder, names)
+    if found is None:
+        raise DataError(f"{folder}: the {what} folder is missing (looked for: {name_list(names)}); {present(folder)}.")
+    return found
+
+
+def present(folder: Path) -> str:
+    return f"there is: {name_list((f.name + '/' * f.is_dir() for f in entries(folder)), shown=6)}"
+
+
+def find_tree(root: Path, wanted: Callable[[Path], bool], looked_for: str) -> Path:
+    """The folder, the given one or one to three below it, that has the layout."""
+    level = [root]
+    for _ in range(DEPTH + 1):
+        hits = [f for f in level if wanted(f)]
+        if len(hits) > 1:
+            raise DataError(
+                f"{root}: holds several such data sets ({name_list(h.relative_to(root) for h in hits)}); give one of them."
+            )
+        if hits:
+            return hits[0]
+        level = [d for f in level for d in folders(f)]
+    raise DataError(f"{root}: looked for {looked_for}, here and up to {DEPTH} folders below; {present(root)}.")
+
+
+def part_children(folder: Path) -> list[tuple[str, Path]]:
+    """The folders below that are called after a part, train first; through a doubled folder."""
+    parts: dict[str, Path] = {}
+    for one in folders(folder):
+        name = part_of(one.name)
+        if name and name in parts:
+            raise DataError(f"{folder}: holds both '{parts[name].name}' and '{one.name}'; keep one of them.")
+        if name:
+            inside = entries(one)
+            doubled = len(inside) == 1 and inside[0].is_dir() and plain(inside[0].name) == plain(one.name)
+            parts[name] = inside[0] if doubled else one
+    return [(name, parts[name]) for name in PARTS if name in parts]
+
+
+def has_parts(folder: Path) -> bool:
+    """Whether train, valid or test folders lie here that hold folders of pictures or masks."""
+    return any(child(part, IMAGE_FOLDERS) or child(part, MASK_FOLDERS) for _, part in part_children(folder))
+
+
+def find_parts(root: Path, looked_for: str) -> tuple[Path, list[Part]]:
+    """The tree with folders for its parts, and these."""
+    tree = find_tree(root, has_parts, looked_for)
+    return tree, [
+        Part(name, needed(folder, "image", IMAGE_FOLDERS), needed(folder, "mask", MASK_FOLDERS))
+        for name, folder in part_children(tree)
+    ]
+
+
+def between(root: Path, tree: Path) -> list[Path]:
+    """Where tables may lie: the tree, the folders above it up to the given one, prompt and part folders."""
+    above = [tree, *(f for f in tree.parents if f == root or root in f.parents)]
+    below = [f for folder in above for f in folders(folder) if re.match(r"prompts?(folder)?$|texts?$", plain(f.name))]
+    return above + below + [folder for _, folder in part_children(tree)]
+
+
+def by_key(folder: Path, losses: Losses, key: Callable[[str], str] = key) -> dict[str, Path]:
+    """The pictures of a folder. Of several under one key the first is kept, the others are counted."""
+    kept: dict[str, Path] = {}
+    for file in entries(folder):  # capitals sort first: of two spellings the published one is kept
+        if file.suffix.casefold() not in IMAGE_SUFFIXES or not file.is_file():
+            continue
+        first = kept.setdefault(key(file.name), file)
+        if first != file:
+            same = file_digest(first) == file_digest(file)
+            kind = "files dropped as second copies" if same else "files left out (another of that name, other content)"
+            losses.add(kind, file.name)
+    return kept
+
+
+def pictures(parts: Sequence[Part], losses: Losses) -> list[Found]:
+    """All pictures with their masks; copies in a later part are dropped, equal names get the part in front."""
+    rows: list[tuple[str, Path, Path | None, str]] = []
+    first: dict[str, list[Path]] = {}
+    for part in parts:
+        images, masks = by_key(part.images, losses), by_key(part.masks, losses)
+        losses.add("masks without an image", *(m.name for k, m in masks.items() if k not in images))
+        if not images:
+            losses.add("folders without an image", part.images)
+        for name, image in images.items():
+            others = first.setdefault(name, [])
+            if any(file_digest(o) == file_digest(image) for o in others):
+                losses.add(f"images of {part.name} dropped (the same picture is in another part)", image.name)
+                continue
+            others.append(image)
+            rows.append((name, image, masks.get(name), part.name))
+    losses.add("images without a mask (kept as unlabelled)", *(i.name for _, i, m, _ in rows if not m))
+    if not rows:
+        raise DataError(f"{name_list(p.images for p in parts)}: no image is there ({name_list(IMAGE_SUFFIXES)}).")
+    return [
+        Found(n, stem(i.name) if len(first[n]) == 1 else f"{p}_{stem(i.name)}", str(i), str(m) if m else None, p)
+        for n, i, m, p in rows
+    ]

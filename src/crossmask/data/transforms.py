@@ -1,0 +1,119 @@
+"""Transforms of whole batches. Geometry is drawn first, since it picks what the sentence has to say.
+
+A mirrored or upside-down picture needs a sentence that says so; where there is none (sides of unknown convention), the
+picture is not turned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Strengths of the random changes; 0 switches each off."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - a misspelt key of a recipe is a fault
+
+    mirror: float = 0.5  # probability of left-right
+    upside_down: float = 0.0  # probability of up-down
+    rotate: float = 10.0  # degrees, at most
+    zoom: float = 0.1  # relative, at most
+    shift: float = 0.05  # of the side, at most
+    brightness: float = 0.1  # of the range, at most
+    contrast: float = 0.2  # relative, at most
+    gamma: float = 0.2  # log2 of the exponent, at most
+    noise: float = 0.02  # standard deviation, at most, of the range
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to each of B pictures; arrays of length B."""
+
+    mirror: np.ndarray  # bool
+    upside_down: np.ndarray  # bool
+    angle: np.ndarray  # radians
+    zoom: np.ndarray
+    shift: np.ndarray  # (B, 2), in [-1, 1] coordinates
+    brightness: np.ndarray
+    contrast: np.ndarray
+    gamma: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def turn(self) -> np.ndarray:
+        """Index into ``sides.TURNS``: as is, mirrored, upside down, both."""
+        return self.mirror.astype(int) + 2 * self.upside_down.astype(int)
+
+
+def draw(generator: np.random.Generator, allowed: np.ndarray, strength: Augment) -> Draw:
+    """allowed: (B, 4) bool, which of ``sides.TURNS`` each case's sentence can follow."""
+    count = len(allowed)
+    mirror = generator.random(count) < strength.mirror
+    upside_down = generator.random(count) < strength.upside_down
+    rows = np.arange(count)
+    fits = allowed[rows, mirror + 2 * upside_down]
+    mirror, upside_down = mirror & fits, upside_down & fits
+
+    def spread(amount: float, *more: int) -> np.ndarray:
+        return generator.uniform(-amount, amount, (count, *more)).astype(np.float32)
+
+    return Draw(
+        mirror=mirror,
+        upside_down=upside_down,
+        angle=np.radians(spread(strength.rotate)),
+        zoom=1 + spread(strength.zoom),
+        shift=2 * spread(strength.shift, 2),
+        brightness=spread(strength.brightness),
+        contrast=1 + spread(strength.contrast),
+        gamma=np.exp2(spread(strength.gamma)),
+        noise=np.abs(spread(strength.noise)),
+    )
+
+
+def warp(image: Tensor, mask: Tensor | None, drawn: Draw) -> tuple[Tensor, Tensor | None]:
+    """Move image (B, C, H, W) float and mask (B, H, W) labels alike; what comes in from outside is black, label 0."""
+    import torch
+    import torch.nn.functional as F
+
+    cos, sin = np.cos(drawn.angle) / drawn.zoom, np.sin(drawn.angle) / drawn.zoom
+    across, down = np.where(drawn.mirror, -1.0, 1.0), np.where(drawn.upside_down, -1.0, 1.0)
+    height, width = image.shape[-2:]
+    ratio = height / width  # keeps a turn a turn on pictures that are not square
+    theta = np.stack(
+        [
+            np.stack([cos * across, -sin * across * ratio, drawn.shift[:, 0]], -1),
+            np.stack([sin * down / ratio, cos * down, drawn.shift[:, 1]], -1),
+        ],
+        1,
+    )
+    matrix = torch.from_numpy(theta.astype(np.float32)).to(image.device)
+    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
+    moved = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if mask is None:
+        return moved, None
+    labels = F.grid_sample(mask[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved, labels[:, 0].long()
+
+
+def intensity(image: Tensor, drawn: Draw, seed: int) -> Tensor:
+    """Brightness, contrast, gamma and noise of (B, C, H, W) in [0, 1]; stays in [0, 1]."""
+    import torch
+
+    def each(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(image.device).view(-1, 1, 1, 1)
+
+    image = ((image - 0.5) * each(drawn.contrast) + 0.5 + each(drawn.brightness)).clamp(0, 1)
+    image = image.clamp_min(1e-4).pow(each(drawn.gamma))
+    if drawn.noise.any():
+        source = torch.Generator(image.device).manual_seed(seed)
+        noise = torch.randn(image.shape, generator=source, device=image.device)
+        image = image + noise * each(drawn.noise)
+    return image.clamp(0, 1)
+

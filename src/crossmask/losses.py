@@ -1,0 +1,92 @@
+"""Losses as pure functions of logits. Binary (K = 1, sigmoid) and multi-class (softmax) alike.
+
+``ignore`` is a label value that counts nowhere; ``weight`` (B, H, W) scales each pixel.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pixel_weight(mask: Tensor, weight: Tensor | None, ignore: int | None) -> Tensor:
+    """(B, H, W) float: the given weight, zero where the label is to be ignored."""
+    result = torch.ones_like(mask, dtype=torch.float32) if weight is None else weight.float()
+    return result if ignore is None else result * (mask != ignore)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """(B, K, H, W) -> foreground and background probabilities (B, max(K, 2), H, W), background first.
+
+    >>> probabilities(torch.zeros(1, 1, 1, 1)).flatten().tolist()
+    [0.5, 0.5]
+    """
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        foreground = logits.sigmoid()
+        return torch.cat([1 - foreground, foreground], 1)
+    return logits.softmax(1)
+
+
+def cross_entropy(
+    logits: Tensor, mask: Tensor, *, weight: Tensor | None = None, ignore: int | None = None
+) -> Tensor:
+    """Mean over the counted pixels, weighted; 0 when none counts. Range [0, inf).
+
+    logits: (B, K, H, W). mask: (B, H, W) long.
+    """
+    w = pixel_weight(mask, weight, ignore)
+    target = mask if ignore is None else torch.where(mask == ignore, 0, mask)
+    if logits.shape[1] == 1:
+        pixel = F.binary_cross_entropy_with_logits(logits[:, 0].float(), target.float(), reduction="none")
+    else:
+        pixel = F.cross_entropy(logits.float(), target.long(), reduction="none")
+    return (pixel * w).sum() / w.sum().clamp_min(1e-6)
+
+
+def dice_loss(
+    logits: Tensor,
+    mask: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore: int | None = None,
+    over: Literal["case", "batch"] = "case",
+    smooth: float = 1.0,
+) -> Tensor:
+    """1 - soft Dice, mean over the foreground classes and (``over='case'``) the cases. Range [0, 1].
+
+    ``over='batch'`` sums the counts of the batch first, as pooled scores do. A class that is neither in the
+    mask nor predicted costs nothing, thanks to ``smooth`` (in pixels) above and below the line.
+
+    logits: (B, K, H, W). mask: (B, H, W) long.
+    """
+    w = pixel_weight(mask, weight, ignore)[:, None]
+    p = probabilities(logits)[:, 1:]
+    classes = torch.arange(1, p.shape[1] + 1, device=mask.device).view(1, -1, 1, 1)
+    truth = (mask[:, None] == classes).float()
+    axes = (2, 3) if over == "case" else (0, 2, 3)
+    both = (w * p * truth).sum(axes)
+    total = (w * p).sum(axes) + (w * truth).sum(axes)
+    return (1 - (2 * both + smooth) / (total + smooth)).mean()
+
+
+def contrastive(similarity: Tensor, targets: Tensor, valid_rows: Tensor, valid_columns: Tensor) -> Tensor:
+    """Symmetric cross entropy between scaled similarities and target distributions (InfoNCE's general form).
+
+    similarity: (N, M) logits, rows images, columns texts. targets: (N, M) >= 0, need not be normalised.
+    valid_rows (N,), valid_columns (M,): bool; the others take no part. Fewer than two valid pairs give 0.
+    """
+    pairs = valid_rows[:, None] & valid_columns[None, :]
+    lowest = torch.finfo(similarity.dtype).min
+    scores = similarity.masked_fill(~pairs, lowest)
+    aims = targets * pairs
+    loss = similarity.new_zeros(())
+    for axis, valid in ((1, valid_rows), (0, valid_columns)):
+        aim = aims / aims.sum(axis, keepdim=True).clamp_min(1e-12)
+        log_share = scores.log_softmax(axis).masked_fill(~pairs, 0.0)
+        loss = loss - (aim * log_share).sum() / valid.sum().clamp_min(1)
+    enough = (valid_columns.sum() > 1).to(loss.dtype)
+    return 0.5 * loss * enough

@@ -1,0 +1,80 @@
+"""Supervised training: Dice + cross entropy on labelled cases, plus the network's own losses.
+
+HCFNet's source names the three terms without weights (1 / 1; MCCL 0.1 is reconstructed); CMG-Net's says 0.5 / 0.5.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from crossmask.core import Batch, Progress
+from crossmask.losses import cross_entropy, dice_loss
+
+
+class Supervised(nn.Module):
+    """``forward(batch, progress)`` -> named weighted terms. With ``ema`` > 0 an averaged copy of the whole state
+    (weights and normalisation statistics) predicts; it gets no gradient."""
+
+    def __init__(self, network: nn.Module, *, dice: float, ce: float, auxiliary: float, over: str, ema: float) -> None:
+        super().__init__()
+        self.network = network
+        self.weights = (dice, ce, auxiliary)
+        self.over, self.ema = over, ema
+        self.averaged = copy.deepcopy(network).requires_grad_(False) if ema else None
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def forward(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        own = batch.labelled
+        dice, ce, auxiliary = self.weights
+        wants_own_losses = auxiliary > 0 and hasattr(self.network, "auxiliary")
+        answer = self.network(own.image, own.text, own.text_mask, own.present, features=wants_own_losses)
+        logits, features = answer if wants_own_losses else (answer, {})
+        terms = {
+            "dice": dice * dice_loss(logits, own.mask, over=self.over),  # type: ignore[arg-type]
+            "ce": ce * cross_entropy(logits, own.mask),
+        }
+        if wants_own_losses:
+            extra = self.network.auxiliary(features, own.mask, own.text, own.text_mask, own.text_id)  # type: ignore[operator]
+            terms |= {name: auxiliary * value for name, value in extra.items()}
+        return terms
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        if self.averaged is None:
+            return
+        self.updates += 1
+        keep = min(self.ema, 1 - 1 / (float(self.updates) + 1))  # warm start: the average of all so far
+        for old, new in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if old.dtype.is_floating_point:
+                old.lerp_(new, 1 - keep)
+            else:
+                old.copy_(new)
+
+    def after_validation(self, score: float) -> None:
+        """Nothing to adapt."""
+
+    def predict(
+        self, image: Tensor, text: Tensor | None, text_mask: Tensor | None, present: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, K, H, W) of the network that answers."""
+        return (self.averaged or self.network)(image, text, text_mask, present)
+
+
+def build(
+    make: Callable[..., nn.Module],
+    *,
+    teacher: nn.Module | None = None,
+    dice: float = 1.0,
+    ce: float = 1.0,
+    auxiliary: float = 0.1,
+    over: Literal["case", "batch"] = "case",
+    ema: float = 0.0,
+) -> Supervised:
+    """dice, ce, auxiliary: weights of the terms. over: what a Dice counts over. ema: decay of the averaged copy
+    (0: none). teacher: not used by this method."""
+    return Supervised(make(), dice=dice, ce=ce, auxiliary=auxiliary, over=over, ema=ema)

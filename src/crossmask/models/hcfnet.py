@@ -1,0 +1,225 @@
+"""HCFNet: hybrid cross-modality fusion with a multi-stage cross-modality contrastive loss.
+
+Source: "Hybrid cross-modality fusion network for medical image segmentation with contrastive learning", Eng.
+Appl. Artif. Intell. 2025 (no code was published). Shapes: E_i (B, C_i, H/s, W/s), s = 4, 8, 16, 32; text (B, L, D).
+
+stated: encoder pyramid and frozen text encoder; three hybrid layers of NLCFM (multi-head cross-attention), LCFM
+(scale and shift modulation matrices from text) and fusion block (concatenate, up-sample); sub-pixel convolution
+and 1x1; loss = cross entropy + Dice + MCCL, which pulls matching pairs together and pushes others apart.
+reconstructed: the inside of NLCFM (blocks.NonLocalFusion), the form of LCFM (``lcfm``), the skip joins of the
+fusion block, MCCL's projections (256), temperature (0.07, learned), stages (all four) and weight (0.1, the method's).
+deviates: MCCL's default target counts equal sentences as positives (``mccl='same-text'``), since data sets here
+repeat sentences and the paper's identity target (``'identity'``) would call equal sentences negatives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossmask import encoders
+from crossmask.blocks import (
+    Attention,
+    NonLocalFusion,
+    NoText,
+    PyramidSegmenter,
+    SubPixelHead,
+    TextProjection,
+    conv_norm_act,
+    gathered,
+    masked_mean,
+    position_code,
+    upsample,
+)
+from crossmask.losses import contrastive
+
+Targets = Literal["identity", "same-text", "soft", "off"]
+
+
+class ChannelModulation(nn.Module):
+    """LCFM, form ``channel`` (FiLM): gamma, beta (B, C, 1, 1) from the pooled words."""
+
+    def __init__(self, channels: int, text_dim: int) -> None:
+        super().__init__()
+        self.project = TextProjection(text_dim, channels)
+        self.modulate = nn.Linear(channels, 2 * channels)
+        nn.init.zeros_(self.modulate.weight)  # identity at the start
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        gamma, beta = self.modulate(masked_mean(self.project(text), text_mask)).chunk(2, 1)
+        return x * (1 + gamma[..., None, None]) + beta[..., None, None]
+
+
+class SpatialModulation(nn.Module):
+    """LCFM, form ``spatial``: gamma, beta (B, C, H, W) from each pixel's own mixture of words, then a depthwise
+    3x3, so that the modulation is local in place, as the module's name says."""
+
+    def __init__(self, channels: int, text_dim: int, heads: int) -> None:
+        super().__init__()
+        self.project = TextProjection(text_dim, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.mix = Attention(channels, heads)
+        self.local = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.modulate = nn.Conv2d(channels, 2 * channels, 1)
+        nn.init.zeros_(self.modulate.weight)  # identity at the start
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        pixels = x.flatten(2).transpose(1, 2)
+        words = self.project(text)
+        query = self.norm(pixels) + position_code(height, width, pixels.shape[-1], pixels)
+        mixture = self.mix(query, words, words, text_mask).transpose(1, 2).unflatten(2, (height, width))
+        gamma, beta = self.modulate(F.gelu(self.local(mixture))).chunk(2, 1)
+        return x * (1 + gamma) + beta
+
+
+class FusionBlock(nn.Module):
+    """N, G (B, C, h, w) and a skip (B, S, 2h, 2w) -> (B, O, 2h, 2w). ``form``: N and G side by side, or added."""
+
+    def __init__(self, channels: int, skip: int, outputs: int, form: str, maps: int) -> None:
+        super().__init__()
+        self.form = form
+        self.reduce = conv_norm_act(channels * (maps if form == "concat" else 1), outputs, 1)
+        self.refine = nn.Sequential(conv_norm_act(outputs + skip, outputs), conv_norm_act(outputs, outputs))
+
+    def forward(self, fused: list[Tensor], skip: Tensor) -> Tensor:
+        x = torch.cat(fused, 1) if self.form == "concat" else torch.stack(fused).sum(0)
+        return self.refine(torch.cat([upsample(self.reduce(x)), skip], 1))
+
+
+class HybridLayer(nn.Module):
+    """NLCFM beside LCFM, joined by the fusion block; either may be switched off for the ablation."""
+
+    def __init__(
+        self, channels: int, skip: int, outputs: int, text_dim: int, *, nlcfm: bool, lcfm: str, fusion: str,
+        heads: int, dropout: float,
+    ) -> None:
+        super().__init__()
+        self.non_local = NonLocalFusion(channels, text_dim, heads=heads, dropout=dropout) if nlcfm else None
+        self.local: nn.Module | None = None
+        if lcfm == "spatial":
+            self.local = SpatialModulation(channels, text_dim, heads)
+        elif lcfm == "channel":
+            self.local = ChannelModulation(channels, text_dim)
+        maps = max((self.non_local is not None) + (self.local is not None), 1)
+        self.fuse = FusionBlock(channels, skip, outputs, fusion, maps)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, skip: Tensor) -> Tensor:
+        fused = [part(x, text, text_mask) for part in (self.non_local, self.local) if part is not None]
+        return self.dropout(self.fuse(fused or [x], skip))
+
+
+class Decoder(nn.Module):
+    """Three hybrid layers (strides 32 -> 16 -> 8 -> 4), then the sub-pixel head."""
+
+    def __init__(
+        self, encoder_channels: tuple[int, ...], widths: tuple[int, ...], classes: int, text_dim: int, *,
+        nlcfm: bool, lcfm: str, fusion: str, heads: int, dropout: float,
+    ) -> None:
+        super().__init__()
+        top = encoder_channels[3]
+        self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
+        self.layers = nn.ModuleList(
+            HybridLayer(
+                widths[i + 1], encoder_channels[i], widths[i], text_dim, nlcfm=nlcfm, lcfm=lcfm, fusion=fusion,
+                heads=heads, dropout=dropout,
+            )
+            for i in (2, 1, 0)
+        )
+        self.head = SubPixelHead(widths[0], classes)
+
+    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor) -> Tensor:
+        x = self.enter(maps[3])
+        for layer, skip in zip(self.layers, maps[2::-1], strict=True):
+            x = layer(x, text, text_mask, skip)
+        return self.head(x)
+
+
+class Alignment(nn.Module):
+    """MCCL: at each stage, pooled image and pooled words in one space, symmetric InfoNCE, mean over the stages."""
+
+    def __init__(self, stages: tuple[int, ...], text_dim: int, targets: Targets, width: int = 256) -> None:
+        super().__init__()
+        self.targets = targets
+        self.image = nn.ModuleList(nn.Linear(c, width) for c in stages)
+        self.text = nn.ModuleList(nn.Linear(text_dim, width) for _ in stages)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def aims(self, pooled: Tensor, text_id: Tensor, own: int) -> Tensor:
+        """Target weights of the pairs (N rows of this process from row ``own`` on, M texts of all)."""
+        rows = slice(own, own + text_id.shape[0])
+        every_id, every = gathered(text_id), gathered(pooled)
+        if self.targets == "identity":
+            return torch.eye(every.shape[0], device=pooled.device)[rows]
+        if self.targets == "same-text":
+            return (text_id[:, None] == every_id[None]).float()
+        code = F.normalize(every.float(), dim=-1)
+        return (code[rows] @ code.T / 0.05).softmax(1)  # soft: by the likeness of the frozen sentence states
+
+    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor, text_id: Tensor) -> Tensor:
+        valid = text_mask.any(1)
+        pooled = masked_mean(text, text_mask)
+        every_valid = gathered(valid)
+        rank = torch.distributed.get_rank() if every_valid.shape[0] > valid.shape[0] else 0
+        aims = self.aims(pooled, text_id, rank * valid.shape[0])
+        scale = self.log_scale.exp().clamp(max=100.0)
+        loss = scale.new_zeros(())
+        for stage, (image, words) in zip(maps, zip(self.image, self.text, strict=True), strict=True):
+            v = F.normalize(image(stage.mean((2, 3))).float(), dim=-1)
+            t = F.normalize(words(pooled).float(), dim=-1)
+            similarity = scale * v @ gathered(t).T
+            loss = loss + contrastive(similarity, aims, valid, every_valid)
+        return loss / len(maps)
+
+
+class HCFNet(PyramidSegmenter):
+    def __init__(self, alignment: Alignment | None, **parts) -> None:
+        super().__init__(**parts)
+        self.alignment = alignment
+
+    def auxiliary(
+        self, features: dict, mask: Tensor, text: Tensor | None, text_mask: Tensor | None, text_id: Tensor
+    ) -> dict[str, Tensor]:
+        """MCCL of a batch. Pairs without a sentence are left out."""
+        if self.alignment is None or text is None or text_mask is None:
+            return {}
+        return {"mccl": self.alignment(features["stages"], text, text_mask, text_id)}
+
+
+def build(
+    *,
+    channels: tuple[int, ...],
+    classes: int,
+    text_dim: int | None = None,
+    dropout: float = 0.0,
+    encoder: str = "convnext-tiny",
+    weights: str = "auto",
+    decoder: tuple[int, int, int, int] | None = None,
+    heads: int = 4,
+    nlcfm: bool = True,
+    lcfm: Literal["spatial", "channel", "off"] = "spatial",
+    fusion: Literal["concat", "sum"] = "concat",
+    mccl: Targets = "same-text",
+) -> nn.Module:
+    """channels: one entry a modality. classes: K of the logits. decoder: widths at strides 4, 8, 16, 32
+    (None: the encoder's own, as the paper has it). The switches are the paper's ablations."""
+    pyramid = encoders.build(encoder, channels=sum(channels), weights=weights)
+    width = text_dim or 64
+    return HCFNet(
+        Alignment(pyramid.channels, width, mccl) if mccl != "off" and text_dim else None,
+        encoder=pyramid,
+        decoder=Decoder(
+            pyramid.channels, tuple(decoder or pyramid.channels), classes, width, nlcfm=nlcfm, lcfm=lcfm,
+            fusion=fusion, heads=heads, dropout=dropout,
+        ),
+        channels=channels,
+        no_text=NoText(width),
+        uses_text=text_dim is not None,
+    )

@@ -1,0 +1,120 @@
+"""A recipe's parts, built: cache settings, text encoder, network, method, sentences on the model's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from crossmask import rooms
+from crossmask.data.cache import Settings
+from crossmask.data.grid import Grid
+from crossmask.data.loader import Words
+from crossmask.errors import RunError
+from crossmask.files import cache_folder
+from crossmask.recipe import Recipe, numbers
+from crossmask.run import Run
+from crossmask.text.features import TextEncoder, TextTable, Tick, table
+
+
+def settings(recipe: Recipe) -> Settings:
+    data = recipe.data
+    return Settings(Grid(data.grid_size, data.fit), dict(data.modalities), data.labels, data.precision)
+
+
+def classes(recipe: Recipe) -> int:
+    """K of the logits: 1 with a sigmoid for two labels, else one a label with a softmax."""
+    labels = recipe.data.labels
+    return 1 if labels is None or len(labels) == 2 else len(labels)
+
+
+def text_encoder(recipe: Recipe) -> TextEncoder | None:
+    """None when the recipe reads no sentences."""
+    name, options = recipe.options("text")
+    if name is None or recipe.data.text is None:
+        return None
+    return rooms.door("text encoder", name)(**as_numbers(options))
+
+
+def as_numbers(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the doors want them: YAML's lists as tuples, its '3e-4' as a number."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in numbers(options).items()}
+
+
+def network_maker(recipe: Recipe, text_dim: int | None) -> Callable[..., nn.Module]:
+    """``make(**overrides)`` builds the recipe's network."""
+    name, options = recipe.options("model")
+    fixed = {
+        "channels": tuple(recipe.data.modalities.values()),
+        "classes": classes(recipe),
+        "text_dim": text_dim,
+    }
+
+    def make(**overrides: Any) -> nn.Module:
+        return rooms.door("network", name)(**{**fixed, **as_numbers(options), **overrides})
+
+    return make
+
+
+def method(recipe: Recipe, text_dim: int | None, *, pretrained: bool = True, teacher: nn.Module | None = None) -> Any:
+    """The recipe's method with its networks. ``pretrained=False`` when a checkpoint fills them anyway."""
+    name, options = recipe.options("method")
+    make = network_maker(recipe, text_dim)
+    if not pretrained and "weights" in rooms.options(rooms.door("network", recipe.model["network"])):
+        build = make
+
+        def make(**overrides: Any) -> nn.Module:
+            return build(**{"weights": "none", **overrides})
+
+    return rooms.door("method", name)(make, teacher=teacher, **as_numbers(options))
+
+
+def text_table(
+    encoder: TextEncoder | None, sentences: Sequence[str], *, keep: bool = True, tick: Tick | None = None
+) -> TextTable | None:
+    """The sentences' states, from the cache folder (``keep``) or encoded afresh."""
+    if encoder is None:
+        return None
+    return table(encoder, sentences, cache_folder() / "text" if keep else None, tick=tick)
+
+
+def words(found: TextTable | None, device: torch.device | str) -> Words:
+    if found is None:
+        return Words(torch.zeros(0, 1, 1, device=device), torch.zeros(0, 1, dtype=torch.bool, device=device))
+    return Words(torch.from_numpy(found.tokens).to(device), torch.from_numpy(found.mask).to(device))
+
+
+def sentence_rows(found: TextTable | None, sentences: Sequence[str | None]) -> np.ndarray:
+    """Rows of the table, -1 for no sentence."""
+    if found is None:
+        return np.full(len(sentences), -1)
+    return np.array([found.lookup(s) for s in sentences], int)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a checkpoint file."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return {key: stream.get_tensor(key) for key in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: there is no such checkpoint; train the run first.") from error
+    except SafetensorError as error:
+        raise RunError(f"{path}: is no readable checkpoint ({error}); train the run anew.") from error
+
+
+def trained(run: Run, *, which: str = "best", device: str = "cpu") -> tuple[Recipe, Any, TextEncoder | None]:
+    """A run's recipe, its method in eval mode with the checkpoint's weights, and its text encoder."""
+    from crossmask.recipe import check
+
+    recipe = check(run.recipe(), str(run.folder / "recipe.yaml"))
+    tensors, metadata = read_checkpoint(run.checkpoint(which))
+    dim = metadata.get("text_dim", "")
+    built = method(recipe, int(dim) if dim else None, pretrained=False)
+    state = {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")}
+    built.load_state_dict(state)
+    return recipe, built.to(device, memory_format=torch.channels_last).eval(), text_encoder(recipe)
