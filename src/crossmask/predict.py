@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from crossmask import parts
+from crossmask.core import Geometry, Prediction
+from crossmask.data import sides
+from crossmask.data.images import (
+    IMAGE_SUFFIXES,
+    Picture,
+    overlay,
+    read_image,
+    write_mask,
+    write_picture,
+    write_probability,
+)
+from crossmask.data.loader import Words
+from crossmask.errors import CallError, CrossmaskError, DataError
+from crossmask.files import atomic, read_json
+from crossmask.progress import Bar
 from crossmask.recipe import Recipe
+from crossmask.run import Run
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -21,3 +43,328 @@ def inference(recipe: Recipe, device: Any) -> contextlib.AbstractContextManager[
     """The precision that the run was trained in."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is known about one case when it is to be segmented."""
+
+    id: str
+    image: Any  # a path, a PIL image, an array (H, W) or (H, W, 3), or a mapping modality -> one of these
+    text: str | None = None
+    side_convention: str | None = None  # whose left the sentence means; None: as the run was trained
+    spacing: tuple[float, ...] | None = None
+
+
+class Predictor:
+    """A trained run, loaded once. ``predict(image, text="...")`` -> :class:`~crossmask.core.Prediction`."""
+
+    def __init__(self, run: str | Path | Run, *, checkpoint: str = "best", device: str = "cpu") -> None:
+        self.run = run if isinstance(run, Run) else Run.open(run)
+        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else
+                                   "cpu" if device == "auto" else device)
+        self.recipe, self.method, self.encoder = parts.trained(self.run, which=checkpoint, device=str(self.device))
+        self.settings = parts.settings(self.recipe)
+        self.manifest = self.run.manifest()
+        self.states: dict[str, np.ndarray] = {}
+        self.cut: set[str] = set()
+
+    @property
+    def threshold(self) -> float:
+        """The share above which a pixel is foreground (binary runs)."""
+        chosen = self.recipe.evaluate.threshold
+        if chosen != "selected":
+            return float(chosen)
+        path = self.run.folder / "selection.json"
+        return float(read_json(path)["threshold"]) if path.is_file() else 0.5
+
+    # --- sentences ---------------------------------------------------------------------------------------------------
+    def learn(self, sentences: Iterable[str | None], *, keep: bool = False) -> None:
+        """Have the states of these sentences at hand; ``keep``: also on disk."""
+        if self.encoder is None:
+            return
+        fresh = sorted({s for s in sentences if s is not None} - self.states.keys())
+        if not fresh:
+            return
+        table = parts.text_table(self.encoder, fresh, keep=keep)
+        assert table is not None
+        for sentence, row in table.index.items():
+            self.states[sentence] = table.tokens[row][table.mask[row]]
+        self.cut |= set(table.truncated)
+
+    def words(self, sentences: Sequence[str | None]) -> tuple[Tensor | None, Tensor | None]:
+        """text (B, L, D) and text_mask (B, L); None, None for a run without sentences."""
+        if self.encoder is None:
+            return None, None
+        self.learn(sentences)
+        states = [self.states.get(s) if s is not None else None for s in sentences]
+        known = [s for s in states if s is not None]
+        if not known:
+            return None, None
+        length = max(len(s) for s in known)
+        tokens = torch.zeros(len(states), length, known[0].shape[1])
+        mask = torch.zeros(len(states), length, dtype=torch.bool)
+        for row, state in enumerate(states):
+            if state is not None:
+                tokens[row, : len(state)], mask[row, : len(state)] = torch.from_numpy(state), True
+        words = Words(tokens.to(self.device), mask.to(self.device))
+        return words.tokens, words.mask
+
+    # --- the model's grid --------------------------------------------------------------------------------------------
+    @torch.inference_mode()
+    def shares(
+        self,
+        image: Tensor,
+        sentences: Sequence[str | None],
+        *,
+        present: Tensor | None = None,
+        conventions: Sequence[str] | None = None,
+    ) -> Tensor:
+        """Probabilities on the model's grid: image (B, C, H, W) in [0, 1] -> (B, H, W) or (B, K, H, W).
+
+        With ``evaluate.mirror`` the mirrored picture with its mirrored sentence is averaged in; a sentence that
+        cannot follow (sides of unknown convention) leaves its case as it is.
+        """
+        image = image.to(self.device, memory_format=torch.channels_last)
+        straight = self._answer(image, sentences, present)
+        if not self.recipe.evaluate.mirror:
+            return straight
+        conventions = conventions or [self.recipe.data.sides] * len(sentences)
+        turned = [
+            None if s is None else sides.variant(s, "mirrored", "unknown" if c == "as-is" else c)
+            for s, c in zip(sentences, conventions, strict=True)
+        ]
+        follows = torch.tensor(
+            [t is not None or s is None for s, t in zip(sentences, turned, strict=True)], device=self.device
+        )
+        mirrored = self._answer(image.flip(-1), turned, present).flip(-1)
+        weight = (0.5 * follows).view(-1, *[1] * (straight.ndim - 1))
+        return straight * (1 - weight) + mirrored * weight
+
+    def _answer(self, image: Tensor, sentences: Sequence[str | None], present: Tensor | None) -> Tensor:
+        text, text_mask = self.words(sentences)
+        with inference(self.recipe, self.device):
+            return probabilities(self.method.predict(image, text, text_mask, present))
+
+    # --- the source's grid -------------------------------------------------------------------------------------------
+    def native(self, share: Tensor, shape: tuple[int, int]) -> np.ndarray:
+        """One case's probabilities (H, W) or (K, H, W) on its own grid, float32."""
+        return self.settings.grid.back(share, shape).cpu().numpy()
+
+    def labels(self, probability: np.ndarray) -> np.ndarray:
+        """Probabilities -> labels (h, w) uint8."""
+        if probability.ndim == 3:
+            return probability.argmax(0).astype(np.uint8)
+        return (probability > self.threshold).astype(np.uint8)
+
+    def predict(
+        self,
+        image: Any,
+        text: str | None = None,
+        *,
+        id: str | None = None,
+        side_convention: str | None = None,
+        spacing: tuple[float, ...] | None = None,
+        probability: bool = False,
+    ) -> Prediction:
+        """Segment one picture with what is known about it.
+
+        image: a path, PIL image, array (H, W) or (H, W, 3) (uint8, or float in [0, 1]), or a mapping of modality to
+        these. text: its sentence, if there is one. side_convention: whose left the sentence means.
+        """
+        name = id or (Path(image).stem if isinstance(image, str | Path) else "image")
+        query = Query(name, image, text, side_convention, spacing)
+        return self.predict_many([query], probability=probability)[0]
+
+    def predict_many(self, queries: Sequence[Query], *, probability: bool = False) -> list[Prediction]:
+        """Several at once; they need not share a size."""
+        opened = [self._open(q) for q in queries]
+        return self._segment(opened, probability)
+
+    def _segment(self, opened: Sequence[Opened], probability: bool) -> list[Prediction]:
+        image = torch.from_numpy(np.stack([o.image for o in opened]))
+        present = torch.tensor([o.present for o in opened], device=self.device)
+        shares = self.shares(
+            image, [o.text for o in opened], present=present, conventions=[o.convention for o in opened]
+        )
+        found = []
+        for one, share in zip(opened, shares, strict=True):
+            on_source = self.native(share, one.geometry.shape)  # type: ignore[arg-type]
+            cut = (f"the sentence was cut at {self.recipe.text.get('max_length', 128)} tokens",)
+            warnings = one.warnings + (cut if one.text in self.cut else ())
+            found.append(
+                Prediction(
+                    one.id, self.labels(on_source), one.geometry, on_source if probability else None, warnings
+                )
+            )
+        return found
+
+    def _open(self, query: Query) -> Opened:
+        """Read a query's pictures onto the model's grid."""
+        given = query.image if isinstance(query.image, Mapping) else {next(iter(self.settings.modalities)): query.image}
+        unknown = sorted(set(given) - set(self.settings.modalities) - {""})
+        if unknown:
+            raise CallError(f"'{unknown[0]}' is no modality of this run; it has {', '.join(self.settings.modalities)}.")
+        planes, present, notes = [], [], []
+        shape: tuple[int, int] | None = None
+        shown: np.ndarray | None = None
+        spacing = query.spacing
+        for name, channels in self.settings.modalities.items():
+            source = given.get(name, given.get("") if name == "image" else None)
+            present.append(source is not None)
+            if source is None:
+                planes.append(np.zeros((channels, *self.settings.grid.size), np.float32))
+                notes.append(f"modality '{name}' is not there")
+                continue
+            picture = as_picture(source, channels)
+            size = (int(picture.pixels.shape[-2]), int(picture.pixels.shape[-1]))
+            if shape is not None and size != shape:
+                raise DataError(f"case '{query.id}': its modalities differ in size ({shape} and {size}); align them first.")
+            shape, spacing = size, spacing or picture.spacing_mm
+            notes += picture.notes
+            shown = picture.unit() if shown is None else shown
+            image = self.settings.grid.image(picture.unit())
+            if self.settings.precision == "uint8":  # exactly what the cache would have held
+                image = np.round(image * 255).clip(0, 255) / np.float32(255)
+            planes.append(image)
+        if shape is None or shown is None:
+            raise DataError(f"case '{query.id}': none of the run's modalities is given.")
+        text, convention, more = self._sentence(query)
+        source_name = str(query.image) if isinstance(query.image, str | Path) else query.id
+        geometry = Geometry(source_name, shape, spacing)
+        notes += [*more, *self._size_warnings(shape)]
+        image = np.concatenate(planes).astype(np.float32)
+        return Opened(query.id, image, shown, tuple(present), text, convention, geometry, tuple(notes))
+
+    def _sentence(self, query: Query) -> tuple[str | None, str, list[str]]:
+        """The sentence as the run reads it, its side convention, and warnings."""
+        learnt = self.recipe.data.sides
+        text = query.text.strip() or None if query.text is not None else None
+        if self.encoder is None:
+            return None, "unknown", ["this run reads no sentences; the text was not used"] if text else []
+        if text is None:
+            return None, "unknown", ["no text: the run's no-text state was used"]
+        have = query.side_convention or ("unknown" if learnt == "as-is" else learnt)
+        if learnt != "as-is" and have != "unknown":
+            text, have = sides.to_convention(text, have, learnt), learnt
+        guessed = query.side_convention is None and sides.names_side(text)
+        note = [f"'left' was taken to mean the {learnt}'s left"] if guessed and learnt != "as-is" else []
+        return text, have, note
+
+    def _size_warnings(self, shape: tuple[int, int]) -> list[str]:
+        low, high = self.manifest.get("native_sizes", [[0, 0], [1 << 30, 1 << 30]])
+        if any(s < 0.5 * a or s > 2 * b for s, a, b in zip(shape, low, high, strict=True)):
+            return [f"size {shape[1]}x{shape[0]} is unlike training's ({low[1]}x{low[0]} to {high[1]}x{high[0]})"]
+        return []
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A query on the model's grid."""
+
+    id: str
+    image: np.ndarray  # (C, H, W) float32 in [0, 1]
+    picture: np.ndarray  # the first modality as it was, (1 or 3, h, w) float32 in [0, 1]
+    present: tuple[bool, ...]
+    text: str | None
+    convention: str
+    geometry: Geometry
+    warnings: tuple[str, ...]
+
+
+def as_picture(source: Any, channels: int) -> Picture:
+    """A path, PIL image or array as a picture of ``channels`` channels."""
+    if isinstance(source, str | Path):
+        return read_image(source, channels=channels)
+    array = np.asarray(source)
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[-1] in (3, 4):
+        array = array[..., :3].transpose(2, 0, 1)
+    else:
+        raise CallError(f"an image array has the shape (H, W) or (H, W, 3), not {array.shape}.")
+    if array.dtype != np.uint8:
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise CallError("an image array of floats must lie in [0, 1]; divide by its largest value first.")
+    if channels == 1 and len(array) == 3:
+        grey = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), array.astype(np.float32), 1)[None]
+        array = np.round(grey).astype(np.uint8) if array.dtype == np.uint8 else grey
+    if channels == 3 and len(array) == 1:
+        array = np.repeat(array, 3, 0)
+    return Picture(array, 8 if array.dtype == np.uint8 else 32, None, ())
+
+
+# --- folders and manifests -------------------------------------------------------------------------------------------
+
+
+def queries_of(paths: Sequence[str], text: str | None, side_convention: str | None) -> list[Query]:
+    """Pictures and folders of pictures as queries with ids of their own."""
+    files: list[Path] = []
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise CallError(f"{path}: holds no picture ({', '.join(IMAGE_SUFFIXES)}).")
+            files += inside
+        else:
+            files.append(path)
+    stems = [f.stem for f in files]
+    ids = [s if stems.count(s) == 1 else "_".join([*f.parts[-3:-1], s]).strip("_/") for s, f in zip(stems, files, strict=True)]
+    return [Query(i, f, text, side_convention) for i, f in zip(ids, files, strict=True)]
+
+
+def predict_to_folder(
+    predictor: Predictor, queries: Sequence[Query], out: str | Path, *, probability: bool = False
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Masks, overlays, ``predictions.csv``. A picture that cannot be read is named, the others go on.
+
+    Returns the table's rows and the faults.
+    """
+    out = Path(out)
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    size = predictor.recipe.evaluate.batch
+    predictor.learn([q.text for q in queries if q.text and q.text.strip()])
+    with Bar("predicting", total=len(queries)) as bar:
+        for start in range(0, len(queries), size):
+            opened: list[Opened] = []
+            for query in queries[start : start + size]:
+                try:
+                    opened.append(predictor._open(query))
+                except CrossmaskError as error:
+                    faults.append(f"case '{query.id}': {error}")
+            if opened:
+                for one, prediction in zip(opened, predictor._segment(opened, True), strict=True):
+                    rows.append(write(out, one, prediction, probability))
+            bar.update(min(start + size, len(queries)))
+    if rows:
+        with atomic(out / "predictions.csv") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return rows, faults
+
+
+def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) -> dict[str, Any]:
+    """One case's files, and its row in the table."""
+    from scipy import ndimage
+
+    name = prediction.id.replace("/", "_")
+    mask = write_mask(out / "masks" / f"{name}.png", prediction.mask)
+    write_picture(out / "overlays" / f"{name}.png", overlay(opened.picture, prediction.mask))
+    if probability and prediction.probability is not None and prediction.probability.ndim == 2:
+        write_probability(out / "probabilities" / f"{name}.png", prediction.probability)
+    area = int((prediction.mask > 0).sum())
+    spacing = prediction.geometry.spacing_mm
+    return {
+        "id": prediction.id,
+        "source": prediction.geometry.source,
+        "text": opened.text or "",
+        "mask": str(mask.relative_to(out)),
+        "area_px": area,
+        "area_mm2": round(area * float(np.prod(spacing)), 3) if spacing else "",
+        "components": int(ndimage.label(prediction.mask > 0)[1]),
+        "warnings": "; ".join(prediction.warnings),
+    }

@@ -141,10 +141,11 @@ def test_sixteen_bit_png_keeps_its_low_bytes(tmp_path, samples):
     assert image_size(path) == (6, 5)
 
 
-@pytest.mark.parametrize("kind", ["uint16", "int16", "uint32", "int32", "float32", "float64", "float16"])
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "float16"])
 @pytest.mark.parametrize("colour", [False, True])
 def test_wide_tiff(tmp_path, kind, colour):
-    array = np.random.default_rng(1).integers(0, 30_000, (6, 5, 3) if colour else (6, 5)).astype(kind)
+    array = np.random.default_rng(1).integers(-100, 100, (6, 5, 3) if colour else (6, 5))
+    array = (array if kind == "int8" else array * 300 + 30_000).clip(-(2**15), 2**15 - 1).astype(kind)
     if kind == "uint32":
         array += np.uint32(2**31)  # beyond a signed 32-bit number
     path = tmp_path / "a.tif"
@@ -177,7 +178,9 @@ def test_tiff_planar_alpha_big_endian_lzw_and_white_is_zero(tmp_path):
     np.testing.assert_allclose(read_image(path).pixels[0], own_range(array[..., 0]), atol=1e-6)
     for dtype in (np.uint16, np.uint32):
         tifffile.imwrite(path, array[..., 0].astype(dtype), photometric="miniswhite")
-        np.testing.assert_allclose(read_image(path).pixels[0], 1 - own_range(array[..., 0]), atol=1e-6)
+        picture = read_image(path)
+        np.testing.assert_allclose(picture.pixels[0], 1 - own_range(array[..., 0]), atol=1e-6)
+        assert "white-is-zero TIFF inverted" in picture.notes
 
 
 def test_several_frames(tmp_path):

@@ -6,6 +6,7 @@ Reading never raises anything but ``DataError`` for a bad file and ``CallError``
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -119,9 +120,9 @@ def read_mask(
         _check_table(labels)
     with _sentences(path):
         array, palette = _raw(path, notes)
-    if labels is not None:
-        return _classes(path, array, palette, labels), tuple(notes)
-    return _binary(path, array, palette, notes).astype(np.uint8), tuple(notes)
+        if labels is not None:
+            return _classes(path, array, palette, labels), tuple(notes)
+        return _binary(path, array, palette, notes).astype(np.uint8), tuple(notes)
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> Path:
@@ -219,13 +220,15 @@ def _sentences(path: Path) -> Iterator[None]:
             raise DataError(
                 f"{path}: cannot be read ({os.strerror(error.errno).lower()}); check its name and rights."
             ) from error
-        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(".: ") or type(error).__name__
         raise DataError(
             f"{path}: cannot be decoded ({reason}); copy it again if it is damaged, else convert it to PNG."
         ) from error
 
 
 def _check_pixels(path: Path, height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise DataError(f"{path}: has no pixels ({height} x {width}); copy it again from its source.")
     if height * width > MAX_PIXELS:
         raise DataError(f"{path}: {height} x {width} pixels are too many to read safely; shrink it.")
 
@@ -271,7 +274,7 @@ def _raw(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
         orientation = _orientation(image)
         if getattr(image, "n_frames", 1) > 1:
             notes.append("first of several frames")
-        if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             notes.append("alpha channel dropped")
         palette = None
         if image.mode in ("P", "PA"):
@@ -279,9 +282,11 @@ def _raw(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
             used = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
             colours[: len(used)] = used
             palette = colours
-        elif image.mode == "CMYK":
-            notes.append("CMYK turned into RGB")
+        elif image.mode in ("CMYK", "YCbCr", "LAB"):
+            notes.append(f"{image.mode} turned into RGB")
         white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0
+        if white_is_zero:
+            notes.append("white-is-zero TIFF inverted")
         with open(path, "rb") as stream:
             head = stream.read(26)
         if image.format == "PNG" and head[24] == 16 and head[25] in (2, 4, 6):
@@ -322,8 +327,9 @@ def _wants_tifffile(path: Path) -> bool:
             return False
     try:
         with Image.open(path, formats=("TIFF",)) as image:
-            bits = image.tag_v2.get(258, (1,))  # type: ignore[attr-defined]
-            return max(bits) > 8 and image.mode not in ("I;16", "I;16B", "F")
+            tags: Any = image.tag_v2  # type: ignore[attr-defined]
+            signed = 2 in tags.get(339, ())  # Pillow would take signed bytes for unsigned ones
+            return signed or (max(tags.get(258, (1,))) > 8 and image.mode not in ("I;16", "I;16B", "F"))
     except (OSError, SyntaxError, ValueError, KeyError, TypeError):
         return True
 
@@ -335,7 +341,8 @@ def _tiff_values(path: Path, notes: list[str]) -> np.ndarray:
         page: Any = file.pages.first
         _check_pixels(path, page.imagelength, page.imagewidth)
         ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        if not ends or max(ends) > path.stat().st_size:  # tifffile would fill the rest with zeros
+        # tifffile would fill what is missing with zeros.
+        if len(ends) < max(1, math.prod(page.chunked)) or max(ends) > path.stat().st_size:
             raise DataError(f"{path}: is cut short; copy it again from its source.")
         if len(file.pages) > 1:
             notes.append("first of several frames")
@@ -352,6 +359,7 @@ def _tiff_values(path: Path, notes: list[str]) -> np.ndarray:
         if array.ndim == 3:
             array = array[..., 0] if samples <= 2 else array[..., :3]
         if int(page.photometric) == 0 and array.dtype.kind == "u":
+            notes.append("white-is-zero TIFF inverted")
             array = np.iinfo(array.dtype).max - array
         return _turned(array, _tiff_orientation(page), notes)
 

@@ -1,4 +1,4 @@
-"""What the adapters share: foreign tables, folder layouts as people have them, and a count of all that is left out."""
+"""What adapters share: foreign tables, layouts as people have them, and a count of all that is left out."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from crossmask.data.images import IMAGE_SUFFIXES
+from crossmask.data.manifest import Case
 from crossmask.errors import DataError, name_list
 from crossmask.files import file_digest, read_text
 
 TABLE_SUFFIXES = (".xlsx", ".csv", ".tsv", ".jsonl")
-IMAGE_NAMES = ("image", "filename", "file", "name", "id")
+IMAGE_NAMES = ("image", "filename", "file", "name", "id", "imageid", "imagename", "imagepath")
 TEXT_NAMES = ("text", "description", "report", "caption", "sentence", "findings", "impression", "note")
 SPLIT_NAMES = ("split", "set", "part", "fold")
 PARTS = {
@@ -27,8 +28,10 @@ PARTS = {
     "valid": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "ts"),
 }
-IMAGE_FOLDERS = ("Images", "img", "imgs")
+IMAGE_FOLDERS = ("Images", "img", "imgs", "frames")
 MASK_FOLDERS = ("Ground-truths", "labelcol", "label", "labels", "GTs", "masks")
+# Versions of sheets with other sentences or fewer rows, as text-prompt benchmarks ship them.
+ASIDE = re.compile(r"contradictory|missinglocation|overdescriptive|underdescriptive|text(10|25|50)$")
 DEPTH = 3  # so many folders below the given one a data set is looked for
 
 
@@ -203,7 +206,8 @@ def _jsonl(path: Path) -> Table:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{path}, row {number}: is not JSON ({error}); write one object a line.") from error
+            fault = f"{path}, row {number}: is not JSON ({error}); write one object a line."
+            raise DataError(fault) from error
         if not isinstance(value, dict):
             raise DataError(f"{path}, row {number}: is no JSON object; write one object a line.")
         rows.append((number, {str(k).strip(): _text(v) for k, v in value.items()}))
@@ -271,14 +275,22 @@ def child(folder: Path, names: Iterable[str]) -> Path | None:
         )
     if not hits:
         return None
-    inside = entries(hits[0])
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() and plain(inside[0].name) in wanted else hits[0]
+    return through(hits[0])
+
+
+def through(folder: Path) -> Path:
+    """The folder of the same name inside, if that is all a folder holds (some archives unpack so)."""
+    inside = entries(folder)
+    doubled = len(inside) == 1 and inside[0].is_dir() and plain(inside[0].name) == plain(folder.name)
+    return inside[0] if doubled else folder
 
 
 def needed(folder: Path, what: str, names: Sequence[str]) -> Path:
     found = child(folder, names)
     if found is None:
-        raise DataError(f"{folder}: the {what} folder is missing (looked for: {name_list(names)}); {present(folder)}.")
+        raise DataError(
+            f"{folder}: the {what} folder is missing (looked for: {name_list(names)}); {present(folder)}."
+        )
     return found
 
 
@@ -292,13 +304,14 @@ def find_tree(root: Path, wanted: Callable[[Path], bool], looked_for: str) -> Pa
     for _ in range(DEPTH + 1):
         hits = [f for f in level if wanted(f)]
         if len(hits) > 1:
-            raise DataError(
-                f"{root}: holds several such data sets ({name_list(h.relative_to(root) for h in hits)}); give one of them."
-            )
+            several = name_list(h.relative_to(root) for h in hits)
+            raise DataError(f"{root}: holds several such data sets ({several}); give one of them.")
         if hits:
             return hits[0]
         level = [d for f in level for d in folders(f)]
-    raise DataError(f"{root}: looked for {looked_for}, here and up to {DEPTH} folders below; {present(root)}.")
+    raise DataError(
+        f"{root}: looked for {looked_for}, here and up to {DEPTH} folders below; {present(root)}."
+    )
 
 
 def part_children(folder: Path) -> list[tuple[str, Path]]:
@@ -309,9 +322,7 @@ def part_children(folder: Path) -> list[tuple[str, Path]]:
         if name and name in parts:
             raise DataError(f"{folder}: holds both '{parts[name].name}' and '{one.name}'; keep one of them.")
         if name:
-            inside = entries(one)
-            doubled = len(inside) == 1 and inside[0].is_dir() and plain(inside[0].name) == plain(one.name)
-            parts[name] = inside[0] if doubled else one
+            parts[name] = through(one)
     return [(name, parts[name]) for name in PARTS if name in parts]
 
 
@@ -332,7 +343,8 @@ def find_parts(root: Path, looked_for: str) -> tuple[Path, list[Part]]:
 def between(root: Path, tree: Path) -> list[Path]:
     """Where tables may lie: the tree, the folders above it up to the given one, prompt and part folders."""
     above = [tree, *(f for f in tree.parents if f == root or root in f.parents)]
-    below = [f for folder in above for f in folders(folder) if re.match(r"prompts?(folder)?$|texts?$", plain(f.name))]
+    name = re.compile(r"(prompt|text|annotation)s?(folder)?$")
+    below = [f for folder in above for f in folders(folder) if name.match(plain(f.name))]
     return above + below + [folder for _, folder in part_children(tree)]
 
 
@@ -345,31 +357,107 @@ def by_key(folder: Path, losses: Losses, key: Callable[[str], str] = key) -> dic
         first = kept.setdefault(key(file.name), file)
         if first != file:
             same = file_digest(first) == file_digest(file)
-            kind = "files dropped as second copies" if same else "files left out (another of that name, other content)"
-            losses.add(kind, file.name)
+            other = "files left out (one of that name, with other content, is there already)"
+            losses.add("files dropped as second copies" if same else other, file.name)
     return kept
 
 
 def pictures(parts: Sequence[Part], losses: Losses) -> list[Found]:
-    """All pictures with their masks; copies in a later part are dropped, equal names get the part in front."""
-    rows: list[tuple[str, Path, Path | None, str]] = []
-    first: dict[str, list[Path]] = {}
+    """All pictures with their masks. What a former part has under the same name is left out and counted."""
+    found: dict[str, Found] = {}
     for part in parts:
         images, masks = by_key(part.images, losses), by_key(part.masks, losses)
         losses.add("masks without an image", *(m.name for k, m in masks.items() if k not in images))
         if not images:
             losses.add("folders without an image", part.images)
         for name, image in images.items():
-            others = first.setdefault(name, [])
-            if any(file_digest(o) == file_digest(image) for o in others):
-                losses.add(f"images of {part.name} dropped (the same picture is in another part)", image.name)
+            mask = masks.get(name)
+            one = Found(name, stem(image.name), str(image), str(mask) if mask else None, part.name)
+            first = found.setdefault(name, one)
+            if first is not one:
+                same = "the same picture" if file_digest(first.image) == file_digest(image) else "that name"
+                losses.add(f"images of {part.name} left out ({same} is in {first.part})", image.name)
+            elif mask is None:
+                losses.add("images without a mask (kept as unlabelled)", image.name)
+    if not found:
+        where = name_list(p.images for p in parts)
+        raise DataError(f"{where}: no image is there (looked for: {name_list(IMAGE_SUFFIXES)}).")
+    return list(found.values())
+
+
+class Sheets:
+    """What tables say about pictures, by the picture's key."""
+
+    def __init__(self, found: Sequence[Found], losses: Losses) -> None:
+        self.found, self.losses = found, losses
+        self.known = {f.key for f in found}
+        self.texts: dict[str, dict[str, str]] = {}
+        self.splits: dict[str, dict[str, str]] = {}
+
+    def add(self, name: str, wording: str, text: str, split: str, part: str | None) -> None:
+        """One row: a picture, its sentence, the part it is in."""
+        picture = key(name)
+        if picture not in self.known:
+            self.losses.add("table rows without an image", name or "(empty)")
+            return
+        if text and self.texts.setdefault(wording, {}).setdefault(picture, text) != text:
+            which = f"wording {wording}" if wording else "the table"
+            self.losses.add(f"further sentences left out ({which} has one for that image)", name)
+        if part and self.splits.setdefault(split, {}).setdefault(picture, part) != part:
+            which = f"split {split}" if split else "the split"
+            self.losses.add(f"rows in a second part of {which} (the first is kept)", name)
+
+    def read_parts(self, files: Iterable[Path], split: str, wanted: Mapping[str, str]) -> None:
+        """Tables with one sentence a picture, called after their part; ``wanted``: part -> its table's name."""
+        absent = dict(wanted)
+        for file in files:
+            part = part_in(file.stem)
+            if part is None or "text" not in plain(file.stem) or ASIDE.search(plain(file.stem)):
+                self.losses.add("tables left aside", file.name)
                 continue
-            others.append(image)
-            rows.append((name, image, masks.get(name), part.name))
-    losses.add("images without a mask (kept as unlabelled)", *(i.name for _, i, m, _ in rows if not m))
-    if not rows:
-        raise DataError(f"{name_list(p.images for p in parts)}: no image is there ({name_list(IMAGE_SUFFIXES)}).")
-    return [
-        Found(n, stem(i.name) if len(first[n]) == 1 else f"{p}_{stem(i.name)}", str(i), str(m) if m else None, p)
-        for n, i, m, p in rows
-    ]
+            table = read_table(file)
+            if not table.columns:
+                self.losses.add("tables that are empty", file.name)
+                continue
+            image, text = table.needed("image", IMAGE_NAMES), table.needed("sentence", TEXT_NAMES)
+            absent.pop(part, None)
+            for _, row in table.rows:
+                self.add(row[image], "", row[text], split, part)
+        self.losses.add("sentence tables missing (what they name has no text)", *absent.values())
+
+    def place_by_folder(self, split: str) -> None:
+        """The folder a picture lies in says its part in a split, whatever a table says."""
+        rows = self.splits.setdefault(split, {})
+        for f in self.found:
+            if rows.get(f.key, f.part) != f.part:
+                self.losses.add(f"images in the {f.part} folder though a table says otherwise", f.id)
+            rows[f.key] = f.part
+
+    def cases(
+        self,
+        source: str,
+        group: Callable[[str], str | None],
+        free: Callable[[str], Mapping[str, str]] = lambda _: {},
+    ) -> list[Case]:
+        """One case a picture; ``group`` and ``free`` are functions of its id."""
+        for wording, texts in self.texts.items():
+            kind = f"images without a sentence ({wording})" if wording else "images without a sentence"
+            self.losses.add(kind, *(f.id for f in self.found if f.key not in texts))
+        for split, parts in self.splits.items():
+            kind = f"images without a part in split {split}".rstrip()
+            self.losses.add(kind, *(f.id for f in self.found if f.key not in parts))
+        return [
+            Case(
+                id=f.id,
+                images={"": f.image},
+                group=group(f.id),
+                splits={name: parts[f.key] for name, parts in self.splits.items() if f.key in parts},
+                mask=f.mask,
+                texts={name: texts[f.key] for name, texts in self.texts.items() if f.key in texts},
+                text_origin="annotation",
+                side_convention="image",
+                source=source,
+                free=free(f.id),
+            )
+            for f in self.found
+        ]

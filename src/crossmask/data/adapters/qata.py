@@ -1,16 +1,17 @@
 """QaTa-COV19-v2: chest X-rays with masks of COVID-19 infection and up to three wordings of a sentence.
 
 Layouts: Kaggle's ``QaTa-COV19-v2/{Train Set,Test Set}/{Images,Ground-truths}``; LViT's
-``{Train,Val,Test}_Folder/{img,labelcol}``; LanGuideMedSeg's ``{Train,Test}/{Images,GTs}`` with ``prompt/*.csv`` (the
-first 80 % of train.csv are train); SGSeg's ``images/{train,valid,test}/{images,masks}`` with one JSON. Tables lie at
-the top, in a prompt folder or in the part's folder: ``{Train,Val,Test}_text*.xlsx``, ``*_for_Covid19.xlsx`` with
-``*_ID.xlsx``, ``*_lvit_form.csv``, ``sgseg_captions.csv``. Their Image column names the mask.
-Several wordings become ``text:lvit``, ``text:medclipseg``, ``text:sgseg``; a single one becomes ``text``; splits likewise.
+``{Train,Val,Test}_Folder/{img,labelcol}``; LanGuideMedSeg's ``{Train,Test}/{Images,GTs}`` with
+``prompt/*.csv`` (the first 80 % of train.csv are train); SGSeg's ``images/{train,valid,test}/{images,masks}``
+with one JSON. Tables lie at the top, in a prompt folder or in the part's folder:
+``{Train,Val,Test}_text*.xlsx``, ``*_for_Covid19.xlsx`` with ``*_ID.xlsx``, ``*_lvit_form.csv``,
+``sgseg_captions.csv``. Their Image column names the mask. Several wordings become ``text:lvit``,
+``text:medclipseg``, ``text:sgseg``, a single one becomes ``text``; splits likewise.
 
-Source: Kaggle ``aysendegerli/qatacov19-dataset`` (its page states the terms); sentences: Li et al., LViT, IEEE TMI 2023.
-Known faults: LEFT is the left of the PICTURE; ``covid_*`` carry no patient number; LViT's split shares patients between
-train and valid, SGSeg's does not but has all ``covid_*`` in train; wordings count regions differently, never mix them;
-no picture is healthy.
+Source: Kaggle ``aysendegerli/qatacov19-dataset`` (terms there); sentences: Li et al., LViT, IEEE TMI 2023.
+Known faults: LEFT is the left of the PICTURE; ``covid_*`` carry no patient number; LViT's split shares
+patients between train and valid, SGSeg's does not but has all ``covid_*`` in train; wordings count regions
+differently, never mix them; no picture is healthy.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from typing import Any
 
 from crossmask.data.manifest import Case
 from crossmask.data.tables import (
+    ASIDE,
     IMAGE_NAMES,
     SPLIT_NAMES,
     TABLE_SUFFIXES,
     TEXT_NAMES,
-    Found,
     Losses,
+    Sheets,
     between,
     find_parts,
     given,
@@ -43,33 +45,11 @@ from crossmask.files import read_json
 
 SOURCE = "QaTa-COV19-v2"
 LOOKED_FOR = (
-    "'Train Set' and 'Test Set' with 'Images' and 'Ground-truths' (Kaggle), 'Train_Folder' ... with 'img' and "
-    "'labelcol' (LViT), 'Train' and 'Test' with 'Images' and 'GTs' (LanGuideMedSeg) or 'images/train' ... with "
-    "'images' and 'masks' (SGSeg)"
+    "'Train Set' and 'Test Set' with 'Images' and 'Ground-truths' (Kaggle), 'Train_Folder' ... with 'img' "
+    "and 'labelcol' (LViT), 'Train' and 'Test' with 'Images' and 'GTs' (LanGuideMedSeg) or 'images/train' "
+    "... with 'images' and 'masks' (SGSeg)"
 )
-TABLES = "Train_text.xlsx, Val_text.xlsx, Test_text*.xlsx, *_lvit_form.csv, sgseg_captions.csv, prompt/*.csv or a JSON"
-ASIDE = re.compile(r"contradictory|missinglocation|overdescriptive|underdescriptive|text(10|25|50)$")
-
-
-class Sheets:
-    """What the tables say about pictures, by the picture's key."""
-
-    def __init__(self, known: set[str], losses: Losses) -> None:
-        self.known, self.losses = known, losses
-        self.texts: dict[str, dict[str, str]] = {}
-        self.splits: dict[str, dict[str, str]] = {}
-
-    def add(self, name: str, wording: str, text: str, split: str, part: str | None) -> None:
-        """One row: a picture, its sentence, the part it is in."""
-        picture = key(name)
-        if picture not in self.known:
-            self.losses.add("table rows without an image", name or "(empty)")
-            return
-        if text:
-            if self.texts.setdefault(wording, {}).setdefault(picture, text) != text:
-                self.losses.add(f"further sentences left out (wording {wording} has one for the image)", name)
-        if part and self.splits.setdefault(split, {}).setdefault(picture, part) != part:
-            self.losses.add(f"rows in a second part of split {split} (the first part is kept)", name)
+TABLES = "{Train,Val,Test}_text*.xlsx, *_lvit_form.csv, sgseg_captions.csv, prompt/*.csv or a JSON"
 
 
 def scan(root: str | Path) -> list[Case]:
@@ -77,35 +57,18 @@ def scan(root: str | Path) -> list[Case]:
     losses = Losses(SOURCE)
     top = given(root)
     tree, parts = find_parts(top, LOOKED_FOR)
-    found = pictures(parts, losses)
-    sheets = Sheets({f.key for f in found}, losses)
+    sheets = Sheets(pictures(parts, losses), losses)
     files = tables_in(between(top, tree), (*TABLE_SUFFIXES, ".json"))
     for file in sorted(files, key=lambda f: ("lvitform" in plain(f.stem), plain(f.stem))):
-        read_json_file(file, sheets) if file.suffix.casefold() == ".json" else read_sheet(file, sheets)
+        if file.suffix.casefold() == ".json":
+            read_json_file(file, sheets)
+        else:
+            read_sheet(file, sheets)
     if not sheets.texts:
-        losses.add(f"folders without a sentence table (looked for: {TABLES}); cases have no text", tree)
-    place_by_folder(found, sheets)
-    texts, splits = lone_name(sheets.texts), lone_name(sheets.splits)
-    for wording, rows in texts.items():
-        kind = f"images without a sentence ({wording})" if wording else "images without a sentence"
-        losses.add(kind, *(f.id for f in found if f.key not in rows))
-    for split, placed in splits.items():
-        losses.add(f"images without a part in split {split}".rstrip(), *(f.id for f in found if f.key not in placed))
-    cases = [
-        Case(
-            id=f.id,
-            images={"": f.image},
-            group=patient(f.id),
-            splits={name: rows[f.key] for name, rows in splits.items() if f.key in rows},
-            mask=f.mask,
-            texts={name: rows[f.key] for name, rows in texts.items() if f.key in rows},
-            text_origin="annotation",
-            side_convention="image",
-            source=SOURCE,
-            free={"view": view(f.id)},
-        )
-        for f in found
-    ]
+        losses.add(f"folders without a sentence table (looked for: {TABLES}); no case has text", tree)
+    place(sheets)
+    sheets.texts, sheets.splits = lone_name(sheets.texts), lone_name(sheets.splits)
+    cases = sheets.cases(SOURCE, patient, lambda name: {"view": view(name)})
     losses.add("cases without a patient number (no group)", *(c.id for c in cases if c.group is None))
     losses.log()
     return cases
@@ -127,28 +90,25 @@ def lone_name(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     return {"": next(iter(columns.values()))} if len(columns) == 1 else dict(sorted(columns.items()))
 
 
-def place_by_folder(found: list[Found], sheets: Sheets) -> None:
-    """Folders say who is in test and, where there is a valid folder, who is in train and valid."""
-    complete = "valid" in {f.part for f in found}
-    names = set(sheets.splits)
-    if complete:
-        names = {"sgseg"} if names == {"sgseg"} else {"lvit"}
-    elif not names:
-        names, complete = {""}, True
-    for name in sorted(names | (set(sheets.splits) if any(f.part == "test" for f in found) else set())):
-        rows = sheets.splits.setdefault(name, {})
-        for f in found:
-            if f.part == "test" or (complete and name in names):
-                if rows.get(f.key, f.part) != f.part:
-                    sheets.losses.add(f"images in the {f.part} folder though a table says otherwise", f.id)
-                rows[f.key] = f.part
+def place(sheets: Sheets) -> None:
+    """Folders say who is in test and, where there is one for valid or no table, who is in train and valid."""
+    parts = {f.part for f in sheets.found}
+    if "valid" in parts or not sheets.splits:
+        sheets.place_by_folder("sgseg" if set(sheets.splits) == {"sgseg"} else "lvit")
+    for name, rows in sheets.splits.items():
+        for f in sheets.found:
+            if f.part == "test" and rows.get(f.key, "test") != "test":
+                sheets.losses.add(f"images in the test folder though split {name} says otherwise", f.id)
+            if f.part == "test":
+                rows[f.key] = "test"
 
 
 def read_sheet(file: Path, sheets: Sheets) -> None:
     """One table; its name and columns say which wording and split it holds."""
     name, part = plain(file.stem), part_in(file.stem)
     short = part is not None and part_of(file.stem) == part  # LanGuideMedSeg's train.csv, test.csv
-    if "sgseg" not in name and (part is None or ASIDE.search(name) or not (short or re.search("text|id$", name))):
+    of_part = part is not None and not ASIDE.search(name) and (short or re.search("text|id$", name))
+    if "sgseg" not in name and not of_part:
         sheets.losses.add("tables left aside", file.name)
         return
     table = read_table(file)
@@ -193,7 +153,7 @@ def json_rows(value: Any, part: str | None, known: set[str]) -> Iterator[tuple[s
             yield from json_rows(entry, part, known)
     elif isinstance(value, dict):
         fields = {plain(str(k)): v for k, v in value.items()}
-        image = next((fields[plain(n)] for n in ("image_path", "path", *IMAGE_NAMES) if plain(n) in fields), None)
+        image = next((fields[n] for n in ("imagepath", "path", *IMAGE_NAMES) if n in fields), None)
         text = next((fields[n] for n in TEXT_NAMES if n in fields), None)
         place = next((part_of(str(fields[n])) for n in SPLIT_NAMES if n in fields), None) or part
         if isinstance(image, str) and isinstance(text, str):
@@ -217,7 +177,8 @@ def fake(root: str | Path) -> Path:
     from PIL import Image
 
     tree = Path(root) / "QaTa-COV19-v2"
-    names = ("covid_1", "covid_2", "sub-S09340_ses-E17539_run-1_bp-chest_vp-ap_dx", "sub-S10064_ses-E20578_run-1_bp-chest_cr")
+    scans = ("sub-S09340_ses-E17539_run-1_bp-chest_vp-ap_dx", "sub-S10064_ses-E20578_run-1_bp-chest_cr")
+    names = ("covid_1", "covid_2", *scans)
     for folder in ("Images", "Ground-truths"):
         (tree / "Train Set" / folder).mkdir(parents=True, exist_ok=True)
     for n, name in enumerate(names):
@@ -230,14 +191,16 @@ def fake(root: str | Path) -> Path:
         book = openpyxl.Workbook()
         book.active.append(["Image", "Description", "Ground Truth"])
         for name in rows:
-            book.active.append([f"mask_{name}.png", "Unilateral infection of the lower left lung", f"mask_{name}.png"])
+            file, sentence = f"mask_{name}.png", "Unilateral infection of the lower left lung"
+            book.active.append([file, sentence, file])
         book.save(tree / f"{part}_text.xlsx")
         with open(tree / f"{part}_text_lvit_form.csv", "w", newline="", encoding="utf-8") as stream:
             sentence = "Unilateral pulmonary infection, one infected area, lower left lung."
-            csv.writer(stream).writerows([["Image", "Description"], *([f"mask_{n}.png", sentence] for n in rows)])
+            lines = [[f"mask_{n}.png", sentence] for n in rows]
+            csv.writer(stream).writerows([["Image", "Description"], *lines])
     with open(tree / "sgseg_captions.csv", "w", newline="", encoding="utf-8") as stream:
         caption = "unilateral pulmonary infection, one infected area, lower left lung."
         parts = ("train", "train", "train", "valid")
-        rows = [[p, f"mask_{n}.png", caption] for p, n in zip(parts, names, strict=True)]
-        csv.writer(stream).writerows([["split", "Image", "caption"], *rows])
+        lines = [[p, f"mask_{n}.png", caption] for p, n in zip(parts, names, strict=True)]
+        csv.writer(stream).writerows([["split", "Image", "caption"], *lines])
     return Path(root)

@@ -1,0 +1,319 @@
+"""The command line. Results on stdout, progress and notices on stderr; 0 well, 1 data or result bad, 2 call wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossmask.errors import CallError, CrossmaskError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Segment medical images with everything known about them. Research use; not a medical device.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, check and make data.")
+app.add_typer(data_app, name="data")
+
+Manifest = Annotated[Path, typer.Option("--data", help="The manifest: cases.csv or .jsonl.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+debug = False
+
+
+def emit(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.callback()
+def options(
+    show_traceback: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    global debug
+    debug = show_traceback
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+@data_app.command("import", context_settings={"allow_extra_args": True})
+def data_import(
+    context: typer.Context,
+    adapter: Annotated[str, typer.Argument(help="qata, mosmed, monuseg, folder ('crossmask list' shows all).")],
+    source: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The manifest to write.")] = Path("cases.csv"),
+) -> None:
+    """Make a manifest from a data set's own layout. Options of the adapter follow as key=value."""
+    from crossmask import rooms
+    from crossmask.data import manifest
+
+    chosen = pairs(context.args)
+    scan = rooms.door("adapter", adapter)
+    faults = rooms.option_faults(scan, chosen, where=adapter)
+    if faults:
+        raise CallError("\n".join(faults))
+    if output.suffix.lower() not in (".csv", ".jsonl"):
+        raise CallError(f"{output}: a manifest ends in .csv or .jsonl.")
+    cases = scan(source, **chosen)
+    manifest.write(output, cases)
+    groups = {c.group for c in cases if c.group}
+    print(f"{output}: {len(cases)} rows, {len(groups)} groups, {sum(c.group is None for c in cases)} cases without a "
+          f"group, {sum(c.mask is None for c in cases)} without a mask, {sum(not c.texts for c in cases)} without text")
+
+
+@data_app.command("check")
+def data_check(
+    manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what single files show: readable, sizes, values, empty masks, ids, texts."""
+    from crossmask.data.check import check
+
+    found = check(manifest)
+    if as_json:
+        emit(found.to_dict())
+    else:
+        print(found)
+    raise typer.Exit(1 if found.faults else 0)
+
+
+@data_app.command("phantom")
+def data_phantom(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    cases: Annotated[int, typer.Option(help="How many pictures.")] = 600,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
+    seed: Annotated[int, typer.Option(help="Another seed, another set.")] = 0,
+) -> None:
+    """Draw chest-like pictures whose sentence decides which of four lesions is the target."""
+    from crossmask.data.phantom import make
+    from crossmask.progress import Bar
+
+    with Bar("drawing") as bar:
+        print(make(output, cases=cases, size=size, seed=seed, progress=bar.tick))
+
+
+# --- train, evaluate, predict ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or file ('crossmask list').")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as train.images=20000.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The manifest: cases.csv or .jsonl.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The run folder to make.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    device: Device = "auto",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on phantom data, no weights.")] = False,
+) -> None:
+    """Train a recipe on a manifest into a run folder."""
+    from crossmask import recipe as recipes
+    from crossmask.data import manifest
+
+    chosen = recipes.load(recipe, overrides or [])
+    folder = output or Path("runs") / Path(recipe).stem
+    if smoke:
+        smoke_run(recipes.smoke(chosen), output)
+        return
+    if data is None:
+        raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
+    cases = manifest.read(data)
+    from crossmask.train import train as run_training
+
+    run = run_training(chosen, cases, folder, resume=resume, device=device, manifest=str(data))
+    print(run.folder)
+
+
+def smoke_run(recipe: Any, output: Path | None) -> None:
+    """Train, score and report a recipe's tiny form."""
+    import tempfile
+
+    from crossmask.data import manifest, phantom
+    from crossmask.evaluate import evaluate as score
+    from crossmask.predict import Predictor
+    from crossmask.report.page import write as write_page
+    from crossmask.train import train as run_training
+
+    with tempfile.TemporaryDirectory() as scratch:
+        cases = phantom_for(recipe, manifest.read(phantom.make(Path(scratch) / "phantom", cases=24, size=64)))
+        run = run_training(recipe, cases, output or Path(scratch) / "run", device="cpu")
+        summary = score(Predictor(run), cases, "test")
+        write_page(run)
+    print(f"smoke: two steps trained, {summary['cases']} cases scored")
+
+
+def phantom_for(recipe: Any, cases: list[Any]) -> list[Any]:
+    """The phantom's one picture under every modality's name that the recipe reads."""
+    from dataclasses import replace
+
+    names = list(recipe.data.modalities)
+    return [replace(c, images={n: c.images[""] for n in names}) for c in cases]
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Manifest,
+    split: Annotated[str, typer.Option(help="The part to score; 'all' for every labelled case.")] = "test",
+    variant: Annotated[list[str] | None, typer.Option(help="A further text:<wording> to score as a variant.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Score a run: both Dice families on the native grid, with intervals, with right, no, other and swapped words."""
+    from crossmask.data import manifest
+    from crossmask.evaluate import evaluate as score
+    from crossmask.predict import Predictor
+    from crossmask.report.page import text_table
+    from crossmask.report.page import write as write_page
+
+    cases = manifest.read(data)
+    predictor = Predictor(run, device=device)
+    summary = score(predictor, cases, split, text_variants=variant or [])
+    page = write_page(predictor.run)
+    if as_json:
+        emit(summary)
+    else:
+        print(text_table(summary))
+        print(f"report: {page}")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    images: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or one manifest.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for masks, overlays and the table.")],
+    text: Annotated[str | None, typer.Option(help="The sentence (for every picture given).")] = None,
+    sides: Annotated[str | None, typer.Option(help="Whose left the sentence means: image or patient.")] = None,
+    probability: Annotated[bool, typer.Option(help="Also write 16-bit probability PNGs.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Segment pictures: masks in the source's own size, overlays, a table with areas and warnings."""
+    from crossmask.predict import Predictor, predict_to_folder, queries_of
+
+    if sides not in (None, "image", "patient", "unknown"):
+        raise CallError(f"--sides {sides}: say image, patient or unknown.")
+    predictor = Predictor(run, device=device)
+    if len(images) == 1 and images[0].lower().endswith((".csv", ".jsonl")):
+        if text is not None:
+            raise CallError("--text does not go with a manifest, whose rows bring their own sentences.")
+        queries, faults = manifest_queries(images[0], predictor.recipe.data.text, sides)
+    else:
+        queries, faults = queries_of(images, text, sides), []
+    rows, more = predict_to_folder(predictor, queries, output, probability=probability)
+    print(f"{output}: {len(rows)} masks")
+    counts: dict[str, int] = {}
+    for row in rows:
+        for warning in filter(None, row["warnings"].split("; ")):
+            counts[warning] = counts.get(warning, 0) + 1
+    for warning, count in counts.items():
+        print(f"{count} of {len(rows)}: {warning}", file=sys.stderr)
+    for fault in faults + more:
+        print(fault, file=sys.stderr)
+    raise typer.Exit(1 if faults + more else 0)
+
+
+def manifest_queries(path: str, wording: str | None, sides: str | None) -> tuple[list[Any], list[str]]:
+    from crossmask.data import manifest
+    from crossmask.predict import Query
+
+    cases = manifest.read(path, check_files=False)
+    queries = []
+    for case in cases:
+        convention = case.side_convention if case.side_convention != "unknown" else sides
+        images = {name or "image": file for name, file in case.images.items()}
+        source = images["image"] if list(images) == ["image"] else images
+        queries.append(Query(case.id, source, case.texts.get(wording or ""), convention, case.spacing))
+    return queries, []
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+) -> None:
+    """Write each run's page (report.html in the run folder)."""
+    from crossmask.report.page import write as write_page
+    from crossmask.run import Run
+
+    for folder in runs:
+        print(write_page(Run.open(folder)))
+
+
+# --- about -----------------------------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_parts(as_json: AsJson = False) -> None:
+    """What there is: recipes, networks, methods, adapters, text encoders, metrics."""
+    from crossmask import rooms
+    from crossmask.recipe import shipped
+
+    found: dict[str, dict[str, str]] = {
+        room: {name: rooms.summary(room, name) for name in rooms.names(room)} for room in rooms.ROOMS
+    }
+    found["recipe"] = {name: first_line(path) for name, path in shipped().items()}
+    if as_json:
+        emit(found)
+        return
+    for room, parts in found.items():
+        print(f"{room}:")
+        for name, line in parts.items():
+            print(f"  {name:24} {line}")
+
+
+def first_line(path: Path) -> str:
+    with open(path, encoding="utf-8") as stream:
+        return stream.readline().lstrip("# ").strip()
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what of crossmask works on this machine, and how to mend the rest."""
+    from crossmask.doctor import examine
+
+    findings = examine()
+    if as_json:
+        emit(findings)
+    else:
+        for finding in findings:
+            print(f"[{finding['state']:4}] {finding['what']}: {finding['detail']}")
+    raise typer.Exit(1 if any(f["state"] == "bad" for f in findings) else 0)
+
+
+def pairs(arguments: list[str]) -> dict[str, Any]:
+    import yaml
+
+    chosen = {}
+    for argument in arguments:
+        key, equals, value = argument.lstrip("-").partition("=")
+        if not equals:
+            raise CallError(f"'{argument}' is no option; write key=value.")
+        chosen[key.replace("-", "_")] = yaml.safe_load(value)
+    return chosen
+
+
+def main() -> None:
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except CrossmaskError as error:
+        if debug:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; what was done is kept, add --resume to go on with a training.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.ClickException):
+            error.show(sys.stderr)
+            sys.exit(error.exit_code)
+        if isinstance(error, click.exceptions.Abort):
+            sys.exit(130)
+        raise
