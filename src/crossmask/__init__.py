@@ -15,5 +15,3 @@ def load(run: str, *, checkpoint: str = "best", device: str = "cpu") -> Predicto
     from crossmask.predict import Predictor
 
     return Predictor(run, checkpoint=checkpoint, device=device)
-
-

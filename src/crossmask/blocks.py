@@ -80,9 +80,9 @@ class AbsentModality(nn.Module):
     def forward(self, image: Tensor, present: Tensor | None) -> Tensor:
         if present is None:
             return image
-        there = torch.cat(
-            [present[:, m : m + 1].expand(-1, count) for m, count in enumerate(self.counts)], 1
-        )[:, :, None, None]
+        there = torch.cat([present[:, m : m + 1].expand(-1, count) for m, count in enumerate(self.counts)], 1)[
+            :, :, None, None
+        ]
         return torch.where(there, image, self.value.to(image.dtype).view(1, -1, 1, 1))
 
 
@@ -193,7 +193,12 @@ class PyramidSegmenter(nn.Module):
     """
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, *, channels: Sequence[int], no_text: NoText | None = None,
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        *,
+        channels: Sequence[int],
+        no_text: NoText | None = None,
         uses_text: bool = True,
     ) -> None:
         super().__init__()

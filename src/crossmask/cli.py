@@ -12,8 +12,13 @@ import typer
 
 from crossmask.errors import CallError, CrossmaskError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Segment medical images with everything known about them. Research use; not a medical device.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Segment medical images with everything known about them. Research use; not a medical device.",
+)
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, check and make data.")
 app.add_typer(data_app, name="data")
 
@@ -60,8 +65,10 @@ def data_import(
     cases = scan(source, **chosen)
     manifest.write(output, cases)
     groups = {c.group for c in cases if c.group}
-    print(f"{output}: {len(cases)} rows, {len(groups)} groups, {sum(c.group is None for c in cases)} cases without a "
-          f"group, {sum(c.mask is None for c in cases)} without a mask, {sum(not c.texts for c in cases)} without text")
+    print(
+        f"{output}: {len(cases)} rows, {len(groups)} groups, {sum(c.group is None for c in cases)} cases without a "
+        f"group, {sum(c.mask is None for c in cases)} without a mask, {sum(not c.texts for c in cases)} without text"
+    )
 
 
 @data_app.command("check")
@@ -149,7 +156,7 @@ def phantom_for(recipe: Any, cases: list[Any]) -> list[Any]:
     from dataclasses import replace
 
     names = list(recipe.data.modalities)
-    return [replace(c, images={n: c.images[""] for n in names}) for c in cases]
+    return [replace(c, images=dict.fromkeys(names, c.images[""])) for c in cases]
 
 
 @app.command()

@@ -87,7 +87,7 @@ def widen_first_convolution(stem: nn.Module, inputs: int) -> None:
                 setattr(parent, name, wide)
                 for owner in stem.modules():
                     if hasattr(owner, "num_channels"):  # transformers checks it at run time
-                        owner.num_channels = inputs
+                        owner.num_channels = inputs  # type: ignore[assignment]
                 return
     raise CallError(f"the encoder's first convolution was not found, so it cannot take {inputs} channels.")
 
@@ -139,9 +139,7 @@ def lite0_wheel() -> Path:
     return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))))
 
 
-def from_transformers(
-    kind: str, config: dict[str, Any], hub: str
-) -> Callable[[int, str], Pyramid]:
+def from_transformers(kind: str, config: dict[str, Any], hub: str) -> Callable[[int, str], Pyramid]:
     """A maker of pyramids from one of transformers' own classes."""
 
     def make(inputs: int, weights: str) -> Pyramid:
@@ -161,9 +159,7 @@ def from_transformers(
         widths = model.config.hidden_sizes
         stem = model.embeddings if kind == "ConvNext" else model.embedder
         norms = [LayerNorm2d(w) for w in widths] if kind == "ConvNext" else None
-        return Pyramid(
-            stem, list(model.encoder.stages), widths, inputs=inputs, statistics=IMAGENET, norms=norms
-        )
+        return Pyramid(stem, list(model.encoder.stages), widths, inputs=inputs, statistics=IMAGENET, norms=norms)
 
     return make
 
@@ -197,7 +193,10 @@ def from_timm(name: str) -> Callable[[int, str], Pyramid]:
         local = weights if Path(weights).is_file() else None
         overlay = {"file": local} if local else None
         body = timm.create_model(
-            name, pretrained=weights != "none", features_only=True, in_chans=3 if inputs == 1 else inputs,
+            name,
+            pretrained=weights != "none",
+            features_only=True,
+            in_chans=3 if inputs == 1 else inputs,
             pretrained_cfg_overlay=overlay,
         )
         wanted = [i for i, stride in enumerate(body.feature_info.reduction()) if stride in (4, 8, 16, 32)][-4:]

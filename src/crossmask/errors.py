@@ -56,6 +56,6 @@ def listed(faults: Iterable[str], *, shown: int = SHOWN_FAULTS) -> str:
 
 def name_list(names: Iterable[object], *, shown: int = 8) -> str:
     """Names as they stand in a sentence: the first few, then a count."""
-    names = [str(n) for n in names]
-    text = ", ".join(names[:shown]) or "nothing"
-    return text + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    words = [str(n) for n in names]
+    text = ", ".join(words[:shown]) or "nothing"
+    return text + (f" and {len(words) - shown} more" if len(words) > shown else "")

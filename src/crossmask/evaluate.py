@@ -1,7 +1,7 @@
 """Scores of a run on a part of a manifest: both families, native grid, intervals, and whether the words are used.
 
-Every case is predicted with its own sentence (``right``), with none (``none``), with another case's (``other``) and with
-left and right exchanged (``swapped``). Per-case counts go into ``scores/<split>.csv``; everything else follows from it.
+Every case is predicted with its own sentence (``right``), with none (``none``), with another case's (``other``) and
+with left and right exchanged (``swapped``). Per-case counts go into ``scores/<split>.csv``; all else follows from it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def choose(predictor: Predictor, cases: Sequence[Case], split: str) -> Chosen:
     wanted = [c for c in cases if split == "all" or part(c) == split]
     if not wanted:
         known = sorted({part(c) for c in cases})
-        raise CallError(f"--split {split}: no case is in that part{near_miss(split, known)} There are: {name_list(known)}.")
+        raise CallError(
+            f"--split {split}: no case is in that part{near_miss(split, known)} There are: {name_list(known)}."
+        )
     learnt_cases = {c.id for c in cases if frozen.get(c.id) in ("train", SELECTION)}
     learnt = {c.group for c in cases if c.group and c.id in learnt_cases}
     labelled = [c for c in wanted if c.mask]
@@ -107,9 +109,7 @@ def variant_sentences(
     right = [says(c, data.text, data.sides) for c in cases]
     found: dict[str, list[Any]] = {"right": list(right), "none": [SKIP if s is None else None for s in right]}
     found["other"] = others(cases, right, seed)
-    found["swapped"] = [
-        SKIP if s is None or not sides.names_side(s) else sides.swap_sides(s) for s in right
-    ]
+    found["swapped"] = [SKIP if s is None or not sides.names_side(s) else sides.swap_sides(s) for s in right]
     for wording in more:
         told = [says(c, wording, data.sides) for c in cases]
         if all(t is None for t in told):

@@ -31,9 +31,7 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(1)
 
 
-def cross_entropy(
-    logits: Tensor, mask: Tensor, *, weight: Tensor | None = None, ignore: int | None = None
-) -> Tensor:
+def cross_entropy(logits: Tensor, mask: Tensor, *, weight: Tensor | None = None, ignore: int | None = None) -> Tensor:
     """Mean over the counted pixels, weighted; 0 when none counts. Range [0, inf).
 
     logits: (B, K, H, W). mask: (B, H, W) long.

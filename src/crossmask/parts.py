@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from crossmask import rooms
 from crossmask.data.cache import Settings
 from crossmask.data.grid import Grid
 from crossmask.data.loader import Words
-from crossmask.errors import RunError
 from crossmask.files import cache_folder
 from crossmask.recipe import Recipe, numbers
-from crossmask.run import Run
 from crossmask.text.features import TextEncoder, TextTable, Tick, table
 
 
@@ -94,27 +90,3 @@ def sentence_rows(found: TextTable | None, sentences: Sequence[str | None]) -> n
     if found is None:
         return np.full(len(sentences), -1)
     return np.array([found.lookup(s) for s in sentences], int)
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a checkpoint file."""
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return {key: stream.get_tensor(key) for key in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: there is no such checkpoint; train the run first.") from error
-    except SafetensorError as error:
-        raise RunError(f"{path}: is no readable checkpoint ({error}); train the run anew.") from error
-
-
-def trained(run: Run, *, which: str = "best", device: str = "cpu") -> tuple[Recipe, Any, TextEncoder | None]:
-    """A run's recipe, its method in eval mode with the checkpoint's weights, and its text encoder."""
-    from crossmask.recipe import check
-
-    recipe = check(run.recipe(), str(run.folder / "recipe.yaml"))
-    tensors, metadata = read_checkpoint(run.checkpoint(which))
-    dim = metadata.get("text_dim", "")
-    built = method(recipe, int(dim) if dim else None, pretrained=False)
-    state = {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")}
-    built.load_state_dict(state)
-    return recipe, built.to(device, memory_format=torch.channels_last).eval(), text_encoder(recipe)

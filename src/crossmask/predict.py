@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmask import checkpoint as checkpoints
 from crossmask import parts
 from crossmask.core import Geometry, Prediction
 from crossmask.data import sides
@@ -61,9 +62,12 @@ class Predictor:
 
     def __init__(self, run: str | Path | Run, *, checkpoint: str = "best", device: str = "cpu") -> None:
         self.run = run if isinstance(run, Run) else Run.open(run)
-        self.device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else
-                                   "cpu" if device == "auto" else device)
-        self.recipe, self.method, self.encoder = parts.trained(self.run, which=checkpoint, device=str(self.device))
+        self.device = torch.device(
+            "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
+        )
+        self.recipe, self.method, self.encoder = checkpoints.trained(
+            self.run, which=checkpoint, device=str(self.device)
+        )
         self.settings = parts.settings(self.recipe)
         self.manifest = self.run.manifest()
         self.states: dict[str, np.ndarray] = {}
@@ -193,9 +197,7 @@ class Predictor:
             cut = (f"the sentence was cut at {self.recipe.text.get('max_length', 128)} tokens",)
             warnings = one.warnings + (cut if one.text in self.cut else ())
             found.append(
-                Prediction(
-                    one.id, self.labels(on_source), one.geometry, on_source if probability else None, warnings
-                )
+                Prediction(one.id, self.labels(on_source), one.geometry, on_source if probability else None, warnings)
             )
         return found
 
@@ -219,7 +221,9 @@ class Predictor:
             picture = as_picture(source, channels)
             size = (int(picture.pixels.shape[-2]), int(picture.pixels.shape[-1]))
             if shape is not None and size != shape:
-                raise DataError(f"case '{query.id}': its modalities differ in size ({shape} and {size}); align them first.")
+                raise DataError(
+                    f"case '{query.id}': its modalities differ in size ({shape} and {size}); align them first."
+                )
             shape, spacing = size, spacing or picture.spacing_mm
             notes += picture.notes
             shown = picture.unit() if shown is None else shown
@@ -311,7 +315,10 @@ def queries_of(paths: Sequence[str], text: str | None, side_convention: str | No
         else:
             files.append(path)
     stems = [f.stem for f in files]
-    ids = [s if stems.count(s) == 1 else "_".join([*f.parts[-3:-1], s]).strip("_/") for s, f in zip(stems, files, strict=True)]
+    ids = [
+        s if stems.count(s) == 1 else "_".join([*f.parts[-3:-1], s]).strip("_/")
+        for s, f in zip(stems, files, strict=True)
+    ]
     return [Query(i, f, text, side_convention) for i, f in zip(ids, files, strict=True)]
 
 

@@ -31,8 +31,13 @@ class Bar:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self.rich = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[score]}"), console=Console(stderr=True), transient=self.total is None,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[score]}"),
+                console=Console(stderr=True),
+                transient=self.total is None,
             )
             self.rich.start()
             Bar.current = self.rich

@@ -1,12 +1,13 @@
 """Recipes: one YAML a run, no inheritance, no interpolation; every fault is told at once, before a tensor exists.
 
-Sections ``data, text, model, method, train, evaluate``. The keys of ``data``, ``train`` and ``evaluate`` stand in the classes
-below; ``text.encoder``, ``model.network`` and ``method.name`` name a file of their room, and the other keys of those
-sections are the options of its door.
+Sections ``data, text, model, method, train, evaluate``. The keys of ``data``, ``train`` and ``evaluate`` stand in the
+classes below; ``text.encoder``, ``model.network`` and ``method.name`` name a file of their room, and the other keys of
+those sections are the options of its door.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -80,12 +81,12 @@ class Evaluate(Section):
 class Recipe(Section):
     """``text``, ``model`` and ``method`` hold the part's name and its options."""
 
-    data: Data = Field(default_factory=Data)
+    data: Data = Data()  # type: ignore[call-arg]
     text: dict[str, Any] = Field(default={"encoder": "minilm"})
     model: dict[str, Any]
     method: dict[str, Any] = Field(default={"name": "supervised"})
     train: Train
-    evaluate: Evaluate = Field(default_factory=Evaluate)
+    evaluate: Evaluate = Evaluate()  # type: ignore[call-arg]
 
     def to_dict(self) -> dict[str, Any]:
         plain = self.model_dump(mode="json")
@@ -98,8 +99,11 @@ class Recipe(Section):
         return chosen.pop(NAMED[section][0]), chosen
 
 
-NAMED = {"text": ("encoder", "text encoder", ()), "model": ("network", "network", ("channels", "classes", "text_dim")),
-         "method": ("name", "method", ("teacher",))}
+NAMED = {
+    "text": ("encoder", "text encoder", ()),
+    "model": ("network", "network", ("channels", "classes", "text_dim")),
+    "method": ("name", "method", ("teacher",)),
+}
 
 
 def shipped() -> dict[str, Path]:
@@ -152,10 +156,8 @@ def apply(plain: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise CallError(f"'{override}': '{parent}' is no section of the recipe.")
     if isinstance(parsed, str):  # YAML reads 3e-4 as a string
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     place[last] = parsed
 
 

@@ -30,9 +30,7 @@ def names(room: str) -> list[str]:
     """The parts of a room, as recipes spell them (``cxr-bert`` for ``cxr_bert.py``)."""
     package = importlib.import_module(ROOMS[room][0])
     return sorted(
-        info.name.replace("_", "-")
-        for info in pkgutil.iter_modules(package.__path__)
-        if not info.name.startswith("_")
+        info.name.replace("_", "-") for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_")
     )
 
 
@@ -46,7 +44,9 @@ def module(room: str, name: str) -> Any:
     """The file of a part."""
     known = names(room)
     if str(name).replace("_", "-") not in known:
-        raise CallError(f"no {room} is called '{name}'{near_miss(name, known)} There are: {name_list(known, shown=40)}.")
+        raise CallError(
+            f"no {room} is called '{name}'{near_miss(name, known)} There are: {name_list(known, shown=40)}."
+        )
     return importlib.import_module(f"{ROOMS[room][0]}.{str(name).replace('-', '_')}")
 
 

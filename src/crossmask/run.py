@@ -39,7 +39,10 @@ class Run:
 
     # --- what a run is ---------------------------------------------------------------------------------------
     def start(
-        self, recipe: Mapping[str, Any], parts: Mapping[str, str], manifest: Mapping[str, Any],
+        self,
+        recipe: Mapping[str, Any],
+        parts: Mapping[str, str],
+        manifest: Mapping[str, Any],
         environment: Mapping[str, Any],
     ) -> None:
         """Write what stays fixed. The recipe comes last: with it the folder is a run."""

@@ -230,9 +230,7 @@ def _ordered(cases: pd.DataFrame) -> pd.DataFrame:
     cases = cases.assign(id=cases["id"].astype(str)).sort_values("id", kind="stable", ignore_index=True)
     repeated = cases.loc[cases["id"].duplicated(), "id"].unique()
     if len(repeated):
-        raise DataError(
-            f"The per-case table holds cases more than once: {name_list(repeated)}; keep one row each."
-        )
+        raise DataError(f"The per-case table holds cases more than once: {name_list(repeated)}; keep one row each.")
     return cases
 
 
@@ -261,17 +259,13 @@ def _prefixes(cases: pd.DataFrame) -> tuple[str, ...]:
 def _numbers(cases: pd.DataFrame, column: str) -> np.ndarray:
     """(N,) float64; NaN where missing or not finite."""
     if column not in cases.columns:
-        raise DataError(
-            f"The per-case table has no column '{column}'; it has {name_list(cases.columns, shown=40)}."
-        )
+        raise DataError(f"The per-case table has no column '{column}'; it has {name_list(cases.columns, shown=40)}.")
     import pandas as pd
 
     try:
         values = pd.to_numeric(cases[column]).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Column '{column}' of the per-case table holds something that is no number."
-        ) from error
+        raise DataError(f"Column '{column}' of the per-case table holds something that is no number.") from error
     return np.where(np.isfinite(values), values, np.nan)
 
 
@@ -319,10 +313,7 @@ def _groups(cases: pd.DataFrame) -> list[Any]:
 def _codes(groups: list[Any]) -> tuple[np.ndarray, str]:
     """(N,) group numbers, each unknown group its own, and the unit that this resamples."""
     numbers: dict[Any, int] = {}
-    codes = [
-        numbers.setdefault(("case", i) if g is None else ("group", g), len(numbers))
-        for i, g in enumerate(groups)
-    ]
+    codes = [numbers.setdefault(("case", i) if g is None else ("group", g), len(numbers)) for i, g in enumerate(groups)]
     return np.array(codes), "groups" if any(g is not None for g in groups) else "cases"
 
 

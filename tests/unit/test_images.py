@@ -53,10 +53,7 @@ def deep_png(path: Path, array: np.ndarray) -> Path:
     header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
     return path
 
@@ -152,9 +149,7 @@ def test_wide_tiff(tmp_path, kind, colour):
     tifffile.imwrite(path, array, photometric="rgb" if colour else "minisblack")
     picture = read_image(path)
     expected = own_range(array)
-    np.testing.assert_allclose(
-        picture.pixels, expected.transpose(2, 0, 1) if colour else expected[None], atol=1e-6
-    )
+    np.testing.assert_allclose(picture.pixels, expected.transpose(2, 0, 1) if colour else expected[None], atol=1e-6)
     assert picture.pixels.dtype == np.float32
     assert picture.bits == array.dtype.itemsize * 8
     assert len(picture.notes) == 1
@@ -217,9 +212,7 @@ def test_alpha_palette_and_cmyk(tmp_path):
     indexed.putpalette([10, 20, 30, 200, 150, 100])
     indexed.save(tmp_path / "p.png")
     picture = read_image(tmp_path / "p.png")
-    expected = np.where(
-        (RAMP > 100)[None], np.reshape([200, 150, 100], (3, 1, 1)), np.reshape([10, 20, 30], (3, 1, 1))
-    )
+    expected = np.where((RAMP > 100)[None], np.reshape([200, 150, 100], (3, 1, 1)), np.reshape([10, 20, 30], (3, 1, 1)))
     np.testing.assert_array_equal(picture.pixels, expected)
     assert picture.notes == ("palette expanded",)
     indexed.save(tmp_path / "pt.png", transparency=0)
@@ -416,9 +409,7 @@ def test_no_other_error_escapes(tmp_path, data):
     Image.fromarray(COLOUR).save(small, format=data.draw(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP"])))
     path = tmp_path / "a.dcm"
     content = bytearray(
-        data.draw(
-            st.sampled_from([wide.getvalue(), small.getvalue(), dicom(tmp_path / "x.dcm", DEEP).read_bytes()])
-        )
+        data.draw(st.sampled_from([wide.getvalue(), small.getvalue(), dicom(tmp_path / "x.dcm", DEEP).read_bytes()]))
     )
     path = tmp_path / "a.bin"
     for _ in range(data.draw(st.integers(1, 5))):

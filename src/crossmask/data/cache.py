@@ -65,9 +65,7 @@ class Store:
         return {case_id: row for row, case_id in enumerate(self.ids)}
 
 
-def prepare(
-    cases: Sequence[Case], settings: Settings, folder: str | Path, *, tick: Tick | None = None
-) -> Store:
+def prepare(cases: Sequence[Case], settings: Settings, folder: str | Path, *, tick: Tick | None = None) -> Store:
     """The store of these cases, built if it is not there yet. Every unreadable case is named, all at once."""
     folder = Path(folder)
     faults: list[str] = []
@@ -142,9 +140,7 @@ def load(case: Case, settings: Settings) -> tuple[np.ndarray, np.ndarray, dict[s
     planes, present, notes = [], [], set()
     native: tuple[int, int] | None = None
     spacing: tuple[float, ...] | None = None
-    for name, column, count in zip(
-        settings.modalities, columns(case, settings), settings.channels, strict=True
-    ):
+    for name, column, count in zip(settings.modalities, columns(case, settings), settings.channels, strict=True):
         file = case.images.get(column)
         present.append(file is not None)
         if file is None:

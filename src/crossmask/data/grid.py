@@ -39,12 +39,12 @@ class Grid:
                 out[channel, :height, :width] = plane
             else:
                 resized = Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
-                out[channel, :height, :width] = resized
+                out[channel, :height, :width] = np.asarray(resized)
         return out
 
     def mask(self, labels: np.ndarray) -> np.ndarray:
         """(h, w) uint8 labels -> (H, W): two labels by area (a half counts), more by the nearest pixel."""
-        height, width = self.inner(labels.shape)  # type: ignore[arg-type]
+        height, width = self.inner(labels.shape)
         out = np.zeros(self.size, np.uint8)
         if labels.shape == (height, width):
             resized = labels

@@ -351,8 +351,7 @@ def _tiff_values(path: Path, notes: list[str]) -> np.ndarray:
         samples = array.shape[2] if array.ndim == 3 else 1
         if page.axes not in ("YX", "YXS", "SYX") or samples > 4 or int(page.photometric) not in (0, 1, 2):
             raise DataError(
-                f"{path}: is a {page.photometric.name} TIFF of shape {page.shape}, not grey or RGB; "
-                "convert it to PNG."
+                f"{path}: is a {page.photometric.name} TIFF of shape {page.shape}, not grey or RGB; convert it to PNG."
             )
         if samples in (2, 4):
             notes.append("alpha channel dropped")
@@ -516,9 +515,7 @@ def _check_table(labels: Mapping[str, Any]) -> None:
         raise CallError("Two names of the label table share one value; give each its own.")
 
 
-def _classes(
-    path: Path, array: np.ndarray, palette: np.ndarray | None, labels: Mapping[str, Any]
-) -> np.ndarray:
+def _classes(path: Path, array: np.ndarray, palette: np.ndarray | None, labels: Mapping[str, Any]) -> np.ndarray:
     """(H, W) uint8 positions in the table."""
     _check_values(path, array)
     wanted = np.array(list(labels.values()), dtype=np.int64)

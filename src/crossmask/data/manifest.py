@@ -50,7 +50,7 @@ def read(path: str | Path, *, check_files: bool = True) -> list[Case]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such manifest; 'crossmask data import' makes one.")
-    rows, faults = (jsonl_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path))
+    rows, faults = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     faults += column_faults(path, columns)
     cases = []
@@ -155,7 +155,7 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
     if check_files:
         named = [("image", p) for p in images.values()] + ([("mask", mask)] if mask else [])
         faults += [
-            f"the {what} '{file}' does not exist; correct the path (it is relative to the manifest) or leave out the row"
+            f"the {what} '{file}' does not exist; correct the path (relative to the manifest) or leave out the row"
             for what, file in named
             if not os.path.exists(file)
         ]
@@ -242,6 +242,17 @@ def fingerprint(cases: Iterable[Case]) -> str:
     for case in cases:
         files = {k: Path(v).name for k, v in case.images.items()}
         mask = Path(case.mask).name if case.mask else ""
-        parts.append((case.id, case.group, sorted(case.splits.items()), sorted(files.items()), mask,
-                      sorted(case.texts.items()), case.text_origin, case.side_convention, case.spacing))
+        parts.append(
+            (
+                case.id,
+                case.group,
+                sorted(case.splits.items()),
+                sorted(files.items()),
+                mask,
+                sorted(case.texts.items()),
+                case.text_origin,
+                case.side_convention,
+                case.spacing,
+            )
+        )
     return digest(*sorted(parts, key=lambda p: p[0]))

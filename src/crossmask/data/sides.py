@@ -131,9 +131,7 @@ _PLACE_SWAP = [
 
 def _compiled(keep: list[str], letters: list[str], swap: list[str]) -> re.Pattern[str]:
     keep = [rf"{_START}(?:{pattern})" for pattern in keep]
-    return re.compile(
-        f"(?P<keep>{'|'.join(keep)})|(?P<letters>{'|'.join(letters)})|(?P<word>{'|'.join(swap)})"
-    )
+    return re.compile(f"(?P<keep>{'|'.join(keep)})|(?P<letters>{'|'.join(letters)})|(?P<word>{'|'.join(swap)})")
 
 
 # 左右 and 上下 together are both sides ("about", in Chinese) and stay: hence whole runs of the two signs.

@@ -47,8 +47,8 @@ def make(cases: Sequence[Case], *, name: str = "", selection: float = 0.1, seed:
         drawn = draw(train, {SELECTION: selection, "train": 1 - selection}, seed)
         if SELECTION not in drawn.values() or "train" not in drawn.values():
             raise DataError(
-                f"train has too few groups ({len({unit(c) for c in train})}) to set {selection:.0%} aside for selection; "
-                "add cases or change data.selection."
+                f"train has too few groups ({len({unit(c) for c in train})}) to set {selection:.0%} aside for "
+                "selection; add cases or change data.selection."
             )
         parts |= drawn
     learnt = {c.group for c in cases if c.group and parts[c.id] in ("train", SELECTION)}

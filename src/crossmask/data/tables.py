@@ -270,9 +270,7 @@ def child(folder: Path, names: Iterable[str]) -> Path | None:
     wanted = {plain(n) for n in names}
     hits = [f for f in folders(folder) if plain(f.name) in wanted]
     if len(hits) > 1:
-        raise DataError(
-            f"{folder}: holds {name_list(h.name for h in hits)}, which mean the same; keep one of them."
-        )
+        raise DataError(f"{folder}: holds {name_list(h.name for h in hits)}, which mean the same; keep one of them.")
     if not hits:
         return None
     return through(hits[0])
@@ -288,9 +286,7 @@ def through(folder: Path) -> Path:
 def needed(folder: Path, what: str, names: Sequence[str]) -> Path:
     found = child(folder, names)
     if found is None:
-        raise DataError(
-            f"{folder}: the {what} folder is missing (looked for: {name_list(names)}); {present(folder)}."
-        )
+        raise DataError(f"{folder}: the {what} folder is missing (looked for: {name_list(names)}); {present(folder)}.")
     return found
 
 
@@ -309,9 +305,7 @@ def find_tree(root: Path, wanted: Callable[[Path], bool], looked_for: str) -> Pa
         if hits:
             return hits[0]
         level = [d for f in level for d in folders(f)]
-    raise DataError(
-        f"{root}: looked for {looked_for}, here and up to {DEPTH} folders below; {present(root)}."
-    )
+    raise DataError(f"{root}: looked for {looked_for}, here and up to {DEPTH} folders below; {present(root)}.")
 
 
 def part_children(folder: Path) -> list[tuple[str, Path]]:

@@ -116,4 +116,3 @@ def intensity(image: Tensor, drawn: Draw, seed: int) -> Tensor:
         noise = torch.randn(image.shape, generator=source, device=image.device)
         image = image + noise * each(drawn.noise)
     return image.clamp(0, 1)
-

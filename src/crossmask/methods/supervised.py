@@ -26,6 +26,7 @@ class Supervised(nn.Module):
         self.weights = (dice, ce, auxiliary)
         self.over, self.ema = over, ema
         self.averaged = copy.deepcopy(network).requires_grad_(False) if ema else None
+        self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -62,7 +63,8 @@ class Supervised(nn.Module):
         self, image: Tensor, text: Tensor | None, text_mask: Tensor | None, present: Tensor | None = None
     ) -> Tensor:
         """Logits (B, K, H, W) of the network that answers."""
-        return (self.averaged or self.network)(image, text, text_mask, present)
+        network = self.network if self.averaged is None else self.averaged
+        return network(image, text, text_mask, present)
 
 
 def build(

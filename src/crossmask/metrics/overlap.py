@@ -51,9 +51,7 @@ def score(
     """
     _check_call(classes, empty)
     confusion = _confusion(np.asarray(prediction), np.asarray(truth), tuple(classes))
-    per_class = [
-        _class_columns(confusion, k + 1, leave_out=empty == "leave-out") for k in range(len(classes))
-    ]
+    per_class = [_class_columns(confusion, k + 1, leave_out=empty == "leave-out") for k in range(len(classes))]
     if len(classes) == 1:
         return per_class[0]
     columns: dict[str, float | int] = {}
@@ -77,9 +75,7 @@ def _confusion(prediction: np.ndarray, truth: np.ndarray, classes: tuple[str, ..
             "overlap needs both on one grid, so put the prediction back on the grid of the truth."
         )
     if truth.size == 0:
-        raise DataError(
-            f"The masks have shape {truth.shape} and so hold no pixel; there is nothing to score."
-        )
+        raise DataError(f"The masks have shape {truth.shape} and so hold no pixel; there is nothing to score.")
     _check_labels("prediction", prediction, classes)
     _check_labels("truth", truth, classes)
     size = len(classes) + 1

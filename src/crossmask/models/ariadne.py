@@ -22,15 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from crossmask import encoders
-from crossmask.blocks import NoText, NonLocalFusion, PyramidSegmenter, SubPixelHead, conv_norm_act, upsample
+from crossmask.blocks import NonLocalFusion, NoText, PyramidSegmenter, SubPixelHead, conv_norm_act, upsample
 
 
 class GuideLayer(nn.Module):
     """x (B, C, h, w), text (B, L, D), skip (B, S, 2h, 2w) -> (B, O, 2h, 2w)."""
 
-    def __init__(
-        self, channels: int, skip: int, outputs: int, text_dim: int, *, heads: int, dropout: float
-    ) -> None:
+    def __init__(self, channels: int, skip: int, outputs: int, text_dim: int, *, heads: int, dropout: float) -> None:
         super().__init__()
         self.guide = NonLocalFusion(channels, text_dim, heads=heads, dropout=dropout)
         self.reduce = conv_norm_act(channels, outputs, 1)
@@ -46,8 +44,14 @@ class Decoder(nn.Module):
     """Three guided layers (strides 32 -> 16 -> 8 -> 4), then the sub-pixel head."""
 
     def __init__(
-        self, encoder_channels: tuple[int, ...], widths: tuple[int, ...], classes: int, text_dim: int, *,
-        heads: int, dropout: float,
+        self,
+        encoder_channels: tuple[int, ...],
+        widths: tuple[int, ...],
+        classes: int,
+        text_dim: int,
+        *,
+        heads: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         top = encoder_channels[3]
@@ -82,9 +86,7 @@ def build(
     width = text_dim or 64
     return PyramidSegmenter(
         pyramid,
-        Decoder(
-            pyramid.channels, tuple(decoder or pyramid.channels), classes, width, heads=heads, dropout=dropout
-        ),
+        Decoder(pyramid.channels, tuple(decoder or pyramid.channels), classes, width, heads=heads, dropout=dropout),
         channels=channels,
         no_text=NoText(width),
         uses_text=text_dim is not None,

@@ -40,6 +40,11 @@ from crossmask.losses import contrastive
 Targets = Literal["identity", "same-text", "soft", "off"]
 
 
+def zero(layer: nn.Linear | nn.Conv2d) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ChannelModulation(nn.Module):
     """LCFM, form ``channel`` (FiLM): gamma, beta (B, C, 1, 1) from the pooled words."""
 
@@ -47,8 +52,7 @@ class ChannelModulation(nn.Module):
         super().__init__()
         self.project = TextProjection(text_dim, channels)
         self.modulate = nn.Linear(channels, 2 * channels)
-        nn.init.zeros_(self.modulate.weight)  # identity at the start
-        nn.init.zeros_(self.modulate.bias)
+        zero(self.modulate)  # identity at the start
 
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         gamma, beta = self.modulate(masked_mean(self.project(text), text_mask)).chunk(2, 1)
@@ -66,8 +70,7 @@ class SpatialModulation(nn.Module):
         self.mix = Attention(channels, heads)
         self.local = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.modulate = nn.Conv2d(channels, 2 * channels, 1)
-        nn.init.zeros_(self.modulate.weight)  # identity at the start
-        nn.init.zeros_(self.modulate.bias)
+        zero(self.modulate)  # identity at the start
 
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -97,8 +100,17 @@ class HybridLayer(nn.Module):
     """NLCFM beside LCFM, joined by the fusion block; either may be switched off for the ablation."""
 
     def __init__(
-        self, channels: int, skip: int, outputs: int, text_dim: int, *, nlcfm: bool, lcfm: str, fusion: str,
-        heads: int, dropout: float,
+        self,
+        channels: int,
+        skip: int,
+        outputs: int,
+        text_dim: int,
+        *,
+        nlcfm: bool,
+        lcfm: str,
+        fusion: str,
+        heads: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.non_local = NonLocalFusion(channels, text_dim, heads=heads, dropout=dropout) if nlcfm else None
@@ -120,16 +132,32 @@ class Decoder(nn.Module):
     """Three hybrid layers (strides 32 -> 16 -> 8 -> 4), then the sub-pixel head."""
 
     def __init__(
-        self, encoder_channels: tuple[int, ...], widths: tuple[int, ...], classes: int, text_dim: int, *,
-        nlcfm: bool, lcfm: str, fusion: str, heads: int, dropout: float,
+        self,
+        encoder_channels: tuple[int, ...],
+        widths: tuple[int, ...],
+        classes: int,
+        text_dim: int,
+        *,
+        nlcfm: bool,
+        lcfm: str,
+        fusion: str,
+        heads: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         top = encoder_channels[3]
         self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
         self.layers = nn.ModuleList(
             HybridLayer(
-                widths[i + 1], encoder_channels[i], widths[i], text_dim, nlcfm=nlcfm, lcfm=lcfm, fusion=fusion,
-                heads=heads, dropout=dropout,
+                widths[i + 1],
+                encoder_channels[i],
+                widths[i],
+                text_dim,
+                nlcfm=nlcfm,
+                lcfm=lcfm,
+                fusion=fusion,
+                heads=heads,
+                dropout=dropout,
             )
             for i in (2, 1, 0)
         )
@@ -216,8 +244,15 @@ def build(
         Alignment(pyramid.channels, width, mccl) if mccl != "off" and text_dim else None,
         encoder=pyramid,
         decoder=Decoder(
-            pyramid.channels, tuple(decoder or pyramid.channels), classes, width, nlcfm=nlcfm, lcfm=lcfm,
-            fusion=fusion, heads=heads, dropout=dropout,
+            pyramid.channels,
+            tuple(decoder or pyramid.channels),
+            classes,
+            width,
+            nlcfm=nlcfm,
+            lcfm=lcfm,
+            fusion=fusion,
+            heads=heads,
+            dropout=dropout,
         ),
         channels=channels,
         no_text=NoText(width),

@@ -35,9 +35,7 @@ class Decoder(nn.Module):
         super().__init__()
         top = encoder_channels[3]
         self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
-        self.levels = nn.ModuleList(
-            pair(widths[i + 1] + encoder_channels[i], widths[i], dropout) for i in (2, 1, 0)
-        )
+        self.levels = nn.ModuleList(pair(widths[i + 1] + encoder_channels[i], widths[i], dropout) for i in (2, 1, 0))
         half, quarter = max(widths[0] // 2, 8), max(widths[0] // 4, 8)
         self.last = nn.ModuleList([pair(widths[0], half, 0.0), pair(half, quarter, 0.0)])
         self.classify = nn.Conv2d(quarter, classes, 1)

@@ -46,9 +46,9 @@ class TransformerText:
     @property
     def tokenizer(self) -> Any:
         if self._tokenizer is None:
-            from transformers import AutoTokenizer, BertTokenizerFast
+            from transformers import AutoTokenizer, BertTokenizer
 
-            self._tokenizer = self._from_pretrained(BertTokenizerFast if self.bert else AutoTokenizer)
+            self._tokenizer = self._from_pretrained(BertTokenizer if self.bert else AutoTokenizer)
         return self._tokenizer
 
     @property
@@ -72,7 +72,7 @@ class TransformerText:
             why = "the folder holds no fitting model" if local else "it is no folder here and the hub gave nothing"
             raise WeightsError(
                 f"text encoder weights '{self.weights}' cannot be had: {why} ({type(error).__name__}). Fetch the model "
-                "where there is a network, copy its folder here and say text.weights=FOLDER, or say text.encoder=minilm."
+                "where there is a network, copy its folder here and say text.weights=FOLDER, or text.encoder=minilm."
             ) from error
 
     def overflow(self, sentence: str) -> int:

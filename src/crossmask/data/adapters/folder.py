@@ -9,31 +9,20 @@ kept as metadata. Without a mask a picture is unlabelled, without a row it has n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossmask.core import SideConvention, TextOrigin
 from crossmask.data.images import IMAGE_SUFFIXES
-from crossmask.data.manifest import FAMILIES, FIXED, Case
+from crossmask.data.manifest import Case
 from crossmask.data.tables import (
-    IMAGE_NAMES,
-    SPLIT_NAMES,
-    TEXT_NAMES,
     Losses,
-    Table,
-    child,
-    find_tree,
     given,
-    part_children,
     part_of,
     present,
     read_table,
-    stem,
-    tables_in,
 )
 from crossmask.errors import DataError, name_list
-from crossmask.files import file_digest
 
 GROUP_NAMES = ("group", "patient", "patientid", "subject", "subjectid")
 AFFIXES = (("mask_", ""), *(("", end) for end in ("_mask", "_segmentation", "_seg", "_label", "_gt")))

@@ -37,8 +37,7 @@ from crossmask.data.tables import (
 
 SOURCE = "MosMedData+"
 LOOKED_FOR = (
-    "'frames' and 'masks' (Kaggle) or 'Train_Folder', 'Val_Folder', 'Test_Folder' with 'img' and 'labelcol' "
-    "(LViT)"
+    "'frames' and 'masks' (Kaggle) or 'Train_Folder', 'Val_Folder', 'Test_Folder' with 'img' and 'labelcol' (LViT)"
 )
 TABLES = {
     "train": "Train_text_MosMedData+ 1.xlsx",
@@ -90,9 +89,7 @@ def note_overlap(cases: list[Case], losses: Losses) -> None:
     """How many test slices of the published split come from a scan that is also in train."""
     test = [c for c in cases if c.splits.get(OFFICIAL) == "test"]
     learnt = {c.group for c in cases if c.group and c.splits.get(OFFICIAL) == "train"}
-    kind = (
-        f"of {len(test)} official test images come from a scan that is also in train (split:grouped has none)"
-    )
+    kind = f"of {len(test)} official test images come from a scan that is also in train (split:grouped has none)"
     losses.add(kind, *(c.id for c in test if c.group in learnt))
 
 

@@ -1,0 +1,156 @@
+"""What training needs, joined from manifest, cache, text features and recipe; and what is said and kept about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossmask import parts
+from crossmask.data import manifest as manifests
+from crossmask.data import split as splits
+from crossmask.data.cache import Store, prepare
+from crossmask.data.loader import Loader, says, variants
+from crossmask.data.manifest import Case
+from crossmask.errors import CallError, DataError, name_list
+from crossmask.files import cache_folder
+from crossmask.progress import Bar, notice
+from crossmask.recipe import Recipe
+from crossmask.rooms import near_miss
+from crossmask.run import Run
+
+
+@dataclass
+class Joined:
+    """What training needs, joined from cache, text features and recipe."""
+
+    recipe: Recipe
+    store: Store
+    split: splits.Split
+    loader: Loader
+    selection_rows: np.ndarray  # rows of the store
+    selection_sentences: np.ndarray  # (N, 4) rows of the words, for each of ``sides.TURNS``
+    selection_allowed: np.ndarray  # (N, 4) bool, whether the sentence can follow that turn
+    text_dim: int | None
+
+
+def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any) -> Joined:
+    data = recipe.data
+    check_columns(recipe, cases)
+    split = splits.make(cases, name=data.split, selection=data.selection, seed=recipe.train.seed)
+    used = [c for c in cases if split.parts[c.id] in ("train", splits.SELECTION) and c.mask]
+    if not any(split.parts[c.id] == "train" for c in used):
+        raise DataError("no case of the part 'train' has a mask; a supervised method needs some.")
+    with Bar("preparing images") as bar:
+        store = prepare(used, parts.settings(recipe), cache_folder() / "images", tick=bar.tick)
+    encoder = parts.text_encoder(recipe)
+    wording = data.text if encoder is not None else None
+    turned = [variants(case, wording, data.sides) for case in used]
+    with Bar("encoding sentences") as bar:
+        table = parts.text_table(encoder, [s for row in turned for s in row if s is not None], tick=bar.tick)
+    sentences = np.stack([parts.sentence_rows(table, row) for row in turned])
+    # A case without a sentence may be turned; one whose sentence cannot follow may not.
+    silent = np.array([says(case, wording, data.sides) is None for case in used])
+    allowed = (sentences >= 0) | silent[:, None]
+    in_train = np.array([split.parts[c.id] == "train" for c in used])
+    words = parts.words(table, accelerator.device)
+    loader = Loader(
+        store,
+        np.flatnonzero(in_train).tolist(),
+        words=words,
+        sentences=sentences[in_train],
+        allowed=allowed[in_train],
+        augment=data.augment,
+        batch=recipe.train.batch // accelerator.num_processes,
+        seed=recipe.train.seed,
+        text_dropout=data.text_dropout,
+        modality_dropout=data.modality_dropout,
+        channels=parts.settings(recipe).channels,
+        device=accelerator.device,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    if accelerator.is_main_process:
+        tell(store, split, table, silent, allowed, wording)
+    chosen = np.flatnonzero(~in_train)
+    return Joined(
+        recipe, store, split, loader, chosen, sentences[chosen], allowed[chosen], table.width if table else None
+    )
+
+
+def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
+    """The columns that the recipe reads must be there."""
+    wording = recipe.data.text
+    known = sorted({n for c in cases for n in c.texts})
+    if wording and wording not in known:
+        shown = [f"text:{n}" if n else "text" for n in known]
+        raise CallError(
+            f"data.text: the manifest has no column 'text:{wording}'{near_miss(f'text:{wording}', shown)} "
+            f"It has: {name_list(shown)}. Say data.text=null to train without sentences."
+        )
+    have = {n for c in cases for n in c.images}
+    for name in recipe.data.modalities:
+        if name not in have and not (name == "image" and "" in have):
+            shown = [f"image:{n}" if n else "image" for n in sorted(have)]
+            raise CallError(f"data.modalities: the manifest has no column 'image:{name}'. It has: {name_list(shown)}.")
+
+
+def tell(store: Store, split: splits.Split, table: Any, silent: np.ndarray, allowed: np.ndarray, wording: Any) -> None:
+    """Say once what was changed, cut or not known."""
+    for note, count in sorted(store.notes.items()):
+        notice(f"{count} of {len(store.ids)} cases: {note}")
+    if split.ungrouped:
+        notice(f"{split.ungrouped} of {len(split.parts)} cases name no group (patient) and were split by image")
+    for part, count in split.shared_groups.items():
+        if count:
+            notice(
+                f"{count} groups of '{part}' have other cases in train; scores are also given for the disjoint cases"
+            )
+    if table is not None and table.truncated:
+        notice(f"{len(table.truncated)} sentences (with their turned forms) were cut at text.max_length tokens")
+    if wording is not None and silent.any():
+        notice(f"{int(silent.sum())} of {len(silent)} cases have no sentence")
+    stuck = int((~allowed[:, 1]).sum())
+    if stuck:
+        notice(f"{stuck} cases are never mirrored: their sentences name a side of unknown convention")
+
+
+def describe(run: Run, joined: Joined, cases: Sequence[Case], manifest: str, accelerator: Any) -> None:
+    """Write what stays fixed in the run folder."""
+    import transformers
+
+    import crossmask
+
+    facts = {
+        "file": os.path.basename(manifest),
+        "hash": manifests.fingerprint(cases),
+        "parts": dict(Counter(joined.split.parts.values())),
+        "ungrouped": joined.split.ungrouped,
+        "shared_groups": dict(joined.split.shared_groups),
+        "native_sizes": size_range(joined.store),
+        "notes": dict(joined.store.notes),
+        "text_dim": joined.text_dim,
+    }
+    environment = {
+        "crossmask": crossmask.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": str(accelerator.device),
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+    }
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.start(joined.recipe.to_dict(), joined.split.parts, facts, environment)
+
+
+def size_range(store: Store) -> list[list[int]]:
+    shapes = np.array(store.shapes)
+    return [shapes.min(0).tolist(), shapes.max(0).tolist()]

@@ -1,0 +1,198 @@
+"""What every method keeps, found by discovery: a new file in methods/ is tested without a line here.
+
+That a resumed run equals a straight one bit for bit is tested where the loop is (tests of train.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from crossmask import rooms
+from crossmask.core import Batch, Labelled, Progress, Unlabelled
+
+NAMES = rooms.names("method")
+IGNORES_UNLABELLED = {"supervised"}
+OPTIONS: dict[str, list[dict[str, Any]]] = {  # besides its defaults
+    "supervised": [{"ema": 0.9}, {"over": "batch", "auxiliary": 0.0}],
+}
+WIDTH, STEPS = 12, 20
+CASES = [(name, options) for name in NAMES for options in ({}, *OPTIONS.get(name, []))]
+each_case = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda value: str(value))
+
+
+def maker(network: str) -> Callable[..., Any]:
+    def make(**overrides: Any) -> Any:
+        fixed = {"channels": (1,), "classes": 1, "text_dim": WIDTH, "encoder": "tiny", "weights": "none"}
+        return rooms.door("network", network)(**{**fixed, **overrides})
+
+    return make
+
+
+def method(name: str, options: dict[str, Any], network: str = "hcfnet", seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return rooms.door("method", name)(maker(network), **options)
+
+
+def blobs(count: int, size: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Bright discs on noise: image (B, 1, H, W), mask (B, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = size * (0.3 + 0.4 * torch.rand(count, 2, 1, 1, generator=generator))
+    radius = size * (0.12 + 0.15 * torch.rand(count, 1, 1, generator=generator))
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    mask = ((y - centre[:, 0]) ** 2 + (x - centre[:, 1]) ** 2 < radius**2).long()
+    noise = torch.rand(count, 1, size, size, generator=generator)
+    return 0.35 * noise + 0.6 * mask[:, None], mask
+
+
+def batch(count: int = 4, *, unlabelled: int | None = None, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed + 100)
+
+    def words(n: int) -> dict[str, Tensor]:
+        text_id = torch.arange(n) % 3 - 1  # -1: no sentence; two cases share one
+        text = torch.randn(n, 4, WIDTH, generator=torch.Generator().manual_seed(7))
+        text_mask = (torch.arange(4) < 3).repeat(n, 1) & (text_id >= 0)[:, None]
+        return {"text": text, "text_mask": text_mask, "text_id": text_id}
+
+    def identity(n: int) -> tuple[str, ...]:
+        return tuple(f"case{i}" for i in range(n))
+
+    image, mask = blobs(count, seed=seed)
+    there = torch.ones(count, 1, dtype=torch.bool)
+    own = Labelled(id=identity(count), image=image, present=there, mask=mask, **words(count))
+    if unlabelled is None:
+        return Batch(own)
+    weak, _ = blobs(unlabelled, seed=seed + 1)
+    strong = (weak + 0.1 * torch.randn(weak.shape, generator=generator)).clamp(0, 1)
+    there = torch.ones(unlabelled, 1, dtype=torch.bool)
+    return Batch(own, Unlabelled(identity(unlabelled), weak, strong, there, **words(unlabelled)))
+
+
+def train(one: Any, steps: int = STEPS, *, unlabelled: int | None = 2, every_seed: bool = False) -> list[float]:
+    """The sums of the terms, step by step."""
+    optimizer = torch.optim.AdamW([w for w in one.parameters() if w.requires_grad], lr=3e-3)
+    totals = []
+    one.train()
+    for step in range(steps):
+        torch.manual_seed(step)
+        terms = one(batch(unlabelled=unlabelled, seed=step if every_seed else 0), Progress(step, 0, step / steps))
+        assert terms
+        for term_name, value in terms.items():
+            assert value.shape == (), term_name
+            assert value.isfinite(), term_name
+        total = sum(terms.values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        one.after_step()
+        totals.append(float(total.detach()))
+    return totals
+
+
+def predict(one: Any, given: Labelled) -> Tensor:
+    one.eval()
+    with torch.inference_mode():
+        return one.predict(given.image, given.text, given.text_mask, given.present)
+
+
+def test_all_are_found():
+    assert len(NAMES) >= 1
+    assert OPTIONS.keys() <= set(NAMES)
+    assert set(NAMES) >= IGNORES_UNLABELLED
+
+
+@each_case
+@pytest.mark.parametrize("network", ["hcfnet", "unet"])
+def test_loss_falls(name, options, network):
+    totals = train(method(name, options, network), unlabelled=None if name in IGNORES_UNLABELLED else 2)
+    assert totals[-1] < 0.8 * totals[0]
+
+
+@each_case
+def test_what_is_not_trained_gets_no_gradient(name, options):
+    one = method(name, options)
+    train(one, 2)
+    frozen = {key: w for key, w in one.named_parameters() if not w.requires_grad}
+    assert all(w.grad is None for w in frozen.values())
+    assert any(w.grad is not None for w in one.parameters())
+    before = {key: w.clone() for key, w in frozen.items()}
+    if options.get("ema"):
+        assert frozen, "an averaged copy is there"
+        train(one, 2)
+        assert any(not torch.equal(w, before[key]) for key, w in frozen.items()), "and follows"
+
+
+@each_case
+def test_a_teacher_gets_no_gradient(name, options):
+    torch.manual_seed(3)
+    teacher = maker("unet")()
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    torch.manual_seed(0)
+    one = rooms.door("method", name)(maker("unet"), teacher=teacher, **options)
+    train(one, 2)
+    assert all(w.grad is None or not w.grad.any() for w in teacher.parameters())
+    for key, value in teacher.named_parameters():
+        assert torch.equal(value, before[key]), key
+
+
+@each_case
+def test_state_round_trip(name, options):
+    one, other = method(name, options), method(name, options, seed=9)
+    train(one, 3)
+    given = batch().labelled
+    answer = predict(one, given)
+    assert answer.shape == (4, 1, 64, 64)
+    assert not torch.allclose(answer, predict(other, given))
+    state = {key: value.clone() for key, value in one.state_dict().items()}
+    other.load_state_dict(state)
+    assert torch.equal(predict(other, given), answer)
+    assert torch.equal(predict(one, given), answer)
+
+
+@each_case
+def test_neighbours_do_not_matter_to_predict(name, options):
+    one = method(name, options)
+    train(one, 2)
+    ours, others = batch(seed=1).labelled, batch(seed=2).labelled
+    mixed = replace(ours, image=torch.cat([ours.image[:1], others.image[1:]]))
+    torch.testing.assert_close(predict(one, mixed)[0], predict(one, ours)[0], rtol=1e-5, atol=1e-5)
+    alone = one.predict(ours.image[:1], ours.text[:1], ours.text_mask[:1], ours.present[:1])
+    torch.testing.assert_close(alone[0], predict(one, ours)[0], rtol=1e-5, atol=1e-5, check_layout=False)
+    one.predict(ours.image, None, None)  # no sentences at all
+
+
+class Poisoned(Unlabelled):
+    """The unlabelled half; a look at a mask is the end."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the method reads '{name}' of the unlabelled half")
+
+
+@each_case
+def test_hidden_masks_are_out_of_reach(name, options):
+    """The unlabelled half has no mask field; a method that looks for one fails."""
+    assert not any("mask" in field.name.removeprefix("text_mask") for field in fields(Unlabelled))
+    one = method(name, options).train()
+    whole = batch(unlabelled=2)
+    assert whole.unlabelled is not None
+    poisoned = Poisoned(**vars(whole.unlabelled))
+    terms = one(Batch(whole.labelled, poisoned), Progress(0, 0, 0.0))
+    assert all(value.isfinite() for value in terms.values())
+    if name in IGNORES_UNLABELLED:
+        straight, beside = method(name, options), method(name, options)
+        assert train(straight, 3, unlabelled=None) == train(beside, 3, unlabelled=2)
+        assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), beside.parameters(), strict=True))
+
+
+@each_case
+def test_after_validation_and_progress(name, options):
+    one = method(name, options).train()
+    one.after_validation(0.5)
+    for fraction in (0.0, 0.5, 1.0):
+        terms = one(batch(unlabelled=2), Progress(int(10 * fraction), int(3 * fraction), fraction))
+        assert all(value.isfinite() for value in terms.values())
