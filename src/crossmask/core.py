@@ -111,9 +111,10 @@ class Prediction:
     geometry: Geometry
     probability: np.ndarray | None = None  # (H, W) float32 in [0, 1] (binary) or (K, H, W)
     warnings: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...] = ("background", "foreground")
 
     def save(self, path: str | Path) -> Path:
         """Write the mask as a PNG in the source's size: 0/255 if binary, label values otherwise."""
         from crossmask.data.images import write_mask
 
-        return write_mask(path, self.mask)
+        return write_mask(path, self.mask, binary=len(self.labels) == 2)

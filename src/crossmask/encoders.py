@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from crossmask import efficientnet_lite
-from crossmask.errors import CallError, WeightsError
+from crossmask.errors import CallError, WeightsError, name_list
 from crossmask.rooms import near_miss
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -169,14 +169,22 @@ def pretrained(model_class: Any, weights: str) -> Any:
     import os
 
     local = Path(weights).is_dir()
+    offline = local or bool(os.environ.get("HF_HUB_OFFLINE"))
     try:
-        return model_class.from_pretrained(weights, local_files_only=local or bool(os.environ.get("HF_HUB_OFFLINE")))
+        model, told = model_class.from_pretrained(weights, local_files_only=offline, output_loading_info=True)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, httpx errors...
         place = "the folder holds no fitting weights" if local else "the hub could not be reached or has no such model"
         raise WeightsError(
             f"weights '{weights}' cannot be had: {place} ({type(error).__name__}). Fetch the model on a machine "
             "with a network, copy its folder here and give the folder's path, or say none."
         ) from error
+    missing = sorted(key for key in told["missing_keys"] if not key.endswith("num_batches_tracked"))
+    if missing:  # transformers would leave them random
+        raise WeightsError(
+            f"weights '{weights}' do not fit this encoder: {len(missing)} of its weights are not among them "
+            f"({name_list(missing, shown=2)}); give weights of the same network, or say none."
+        )
+    return model
 
 
 def from_timm(name: str) -> Callable[[int, str], Pyramid]:

@@ -104,7 +104,12 @@ def read_text(path: str | Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16")
+        try:
+            return raw.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: begins as UTF-16 but byte {error.start} is not; save the file as UTF-8."
+            ) from error
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -22,7 +22,6 @@ from crossmask.data.images import (
     Picture,
     overlay,
     read_image,
-    write_mask,
     write_picture,
     write_probability,
 )
@@ -196,9 +195,9 @@ class Predictor:
             on_source = self.native(share, one.geometry.shape)  # type: ignore[arg-type]
             cut = (f"the sentence was cut at {self.recipe.text.get('max_length', 128)} tokens",)
             warnings = one.warnings + (cut if one.text in self.cut else ())
-            found.append(
-                Prediction(one.id, self.labels(on_source), one.geometry, on_source if probability else None, warnings)
-            )
+            mask, kept = self.labels(on_source), on_source if probability else None
+            names = ("background", *self.settings.classes)
+            found.append(Prediction(one.id, mask, one.geometry, kept, warnings, names))
         return found
 
     def _open(self, query: Query) -> Opened:
@@ -359,7 +358,7 @@ def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) 
     from scipy import ndimage
 
     name = prediction.id.replace("/", "_")
-    mask = write_mask(out / "masks" / f"{name}.png", prediction.mask)
+    mask = prediction.save(out / "masks" / f"{name}.png")
     write_picture(out / "overlays" / f"{name}.png", overlay(opened.picture, prediction.mask))
     if probability and prediction.probability is not None and prediction.probability.ndim == 2:
         write_probability(out / "probabilities" / f"{name}.png", prediction.probability)

@@ -35,9 +35,9 @@ def names(room: str) -> list[str]:
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """', did you mean x?' or nothing."""
+    """', did you mean x?' or a full stop; the next sentence may follow."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f", did you mean '{close[0]}'?" if close else ""
+    return f", did you mean '{close[0]}'?" if close else "."
 
 
 def module(room: str, name: str) -> Any:

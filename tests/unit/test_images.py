@@ -199,6 +199,14 @@ def test_one_bit(tmp_path):
         assert picture.bits == 1
 
 
+def test_white_is_zero_as_the_file_says(tmp_path):
+    bits = RAMP > 100
+    tifffile.imwrite(tmp_path / "a.tif", bits)  # tifffile marks bool arrays as white-is-zero
+    mask, notes = read_mask(tmp_path / "a.tif")
+    np.testing.assert_array_equal(mask, ~bits)
+    assert notes == ("white-is-zero TIFF inverted",)
+
+
 def test_alpha_palette_and_cmyk(tmp_path):
     alpha = np.full((6, 5, 1), 7, np.uint8)
     picture = read_image(saved(tmp_path / "la.png", np.dstack([RAMP[..., None], alpha])))
@@ -400,6 +408,22 @@ def test_truncated(tmp_path, kind):
         refused(path)
 
 
+def test_tiff_that_declares_more_rows_than_it_holds(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RAMP.astype(np.uint32), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["ImageLength"].overwrite(6000)
+    refused(path, "cut short")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags["ImageLength"].overwrite(0)
+    refused(path, "no pixels")
+    tifffile.imwrite(path, RAMP.astype(np.uint32), compression="zlib", rowsperstrip=2)
+    with tifffile.TiffFile(path) as file:
+        last = file.pages.first.dataoffsets[-1]
+    path.write_bytes(path.read_bytes()[:last])
+    refused(path, "cut short")
+
+
 @SOME
 @given(st.data())
 def test_no_other_error_escapes(tmp_path, data):
@@ -407,7 +431,6 @@ def test_no_other_error_escapes(tmp_path, data):
     wide, small = io.BytesIO(), io.BytesIO()
     tifffile.imwrite(wide, RAMP.astype(np.uint32))
     Image.fromarray(COLOUR).save(small, format=data.draw(st.sampled_from(["PNG", "JPEG", "TIFF", "BMP"])))
-    path = tmp_path / "a.dcm"
     content = bytearray(
         data.draw(st.sampled_from([wide.getvalue(), small.getvalue(), dicom(tmp_path / "x.dcm", DEEP).read_bytes()]))
     )

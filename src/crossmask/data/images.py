@@ -125,15 +125,16 @@ def read_mask(
         return _binary(path, array, palette, notes).astype(np.uint8), tuple(notes)
 
 
-def write_mask(path: str | Path, mask: np.ndarray) -> Path:
+def write_mask(path: str | Path, mask: np.ndarray, *, binary: bool | None = None) -> Path:
     """Write (H, W) labels as an 8-bit PNG, complete or not at all.
 
-    If only 0 and 1 occur they become 0 and 255, else labels stay as they are. Raises CallError.
+    binary: 0 and 1 become 0 and 255; otherwise labels stay as they are. None: binary if only 0 and 1 occur. Raises
+    CallError.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "bui" or mask.min() < 0 or mask.max() > 255:
         raise CallError(f"{path}: a mask is (H, W) whole numbers in 0..255, not {mask.dtype} {mask.shape}.")
-    return _write_png(path, mask.astype(np.uint8) * np.uint8(255 if mask.max() <= 1 else 1))
+    return _write_png(path, mask.astype(np.uint8) * np.uint8(255 if (mask.max() <= 1 if binary is None else binary) else 1))
 
 
 def write_probability(path: str | Path, probability: np.ndarray) -> Path:

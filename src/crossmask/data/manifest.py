@@ -52,18 +52,19 @@ def read(path: str | Path, *, check_files: bool = True) -> list[Case]:
         raise DataError(f"{path}: there is no such manifest; 'crossmask data import' makes one.")
     rows, faults = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    faults += column_faults(path, columns)
+    missing = column_faults(path, columns)
+    faults += missing
     cases = []
-    if not faults:
+    if not missing:
         seen: dict[str, int] = {}
         for number, row in rows:
             case, wrong = to_case(row, path.parent, check_files)
             first = seen.setdefault(case.id, number)
-            if first != number:
+            if first != number and case.id:
                 wrong.append(f"id '{case.id}' already stands in row {first}; give every case its own id")
             faults += [f"{path}, row {number}: {what}." for what in wrong]
             cases.append(case)
-        if not rows:
+        if not rows and not faults:
             faults.append(f"{path}: holds no case; add one row a case below the header.")
     if faults:
         raise DataError(listed(faults))
@@ -148,7 +149,7 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
             free[column] = value
     images = {name: absolute(value, folder) for name, value in families["image"].items()}
     mask = absolute(row["mask"].strip(), folder) if row.get("mask", "").strip() else None
-    if not row["id"].strip():
+    if not row.get("id", "").strip():
         faults.append("the id is empty; give the case an id")
     if not images:
         faults.append("no image is named; fill the column 'image'")
@@ -166,7 +167,7 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
             faults.append(f"{what} is '{value}'; write one of {', '.join(known)} or leave it empty")
     spacing, wrong = parse_spacing(row.get("spacing", ""))
     case = Case(
-        id=row["id"].strip(),
+        id=row.get("id", "").strip(),
         images=images,
         group=row.get("group", "").strip() or None,
         splits=families["split"],
@@ -222,7 +223,7 @@ def to_row(case: Case, folder: Path) -> dict[str, str]:
 def write(path: str | Path, cases: Iterable[Case]) -> Path:
     """Write a manifest (CSV, or JSONL by the ending), atomically, paths relative to it."""
     path = Path(path)
-    folder = path.parent.resolve()
+    folder = Path(os.path.abspath(path.parent))  # not resolved: read goes back by the same name
     rows = [to_row(case, folder) for case in cases]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic(path) as stream:
@@ -230,7 +231,10 @@ def write(path: str | Path, cases: Iterable[Case]) -> Path:
             for row in rows:
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         else:
-            writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+            # The csv module leaves a lone carriage return unquoted and then cannot read it.
+            returns = any("\r" in value for row in rows for value in row.values())
+            quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+            writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n", quoting=quoting)
             writer.writeheader()
             writer.writerows(rows)
     return path

@@ -30,6 +30,7 @@ PARTS = {
 }
 IMAGE_FOLDERS = ("Images", "img", "imgs", "frames")
 MASK_FOLDERS = ("Ground-truths", "labelcol", "label", "labels", "GTs", "masks")
+MASK_BEFORE, MASK_AFTER = ("mask_",), ("_mask", "_segmentation", "_seg", "_label", "_gt")
 # Versions of sheets with other sentences or fewer rows, as text-prompt benchmarks ship them.
 ASIDE = re.compile(r"contradictory|missinglocation|overdescriptive|underdescriptive|text(10|25|50)$")
 DEPTH = 3  # so many folders below the given one a data set is looked for
@@ -377,6 +378,82 @@ def pictures(parts: Sequence[Part], losses: Losses) -> list[Found]:
         where = name_list(p.images for p in parts)
         raise DataError(f"{where}: no image is there (looked for: {name_list(IMAGE_SUFFIXES)}).")
     return list(found.values())
+
+
+def files_below(folder: Path, losses: Losses, without: Path | None = None) -> list[Path]:
+    """The pictures of a folder and of those below; second copies (case aside) are dropped and counted."""
+    kept: list[Path] = []
+    first: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*")):
+        below = file.relative_to(folder)
+        if file.suffix.casefold() not in IMAGE_SUFFIXES or not file.is_file():
+            continue
+        if any(p.startswith((".", "__MACOSX")) for p in below.parts) or (without in file.parents and without != folder):
+            continue
+        former = first.setdefault(str(below).casefold(), file)
+        if former != file and file_digest(former) == file_digest(file):
+            losses.add("files dropped as second copies", below)
+        else:
+            kept.append(file)
+    return kept
+
+
+def bare(name: str, *more_endings: str) -> list[str]:
+    """The names a picture may have whose mask is called ``name``.
+
+    >>> bare("mask_a"), bare("a_seg"), bare("a")
+    (['a'], ['a'], [])
+    """
+    names = [name.removeprefix(b) for b in MASK_BEFORE] + [name.removesuffix(a) for a in (*more_endings, *MASK_AFTER)]
+    return [n for n in names if n and n != name]
+
+
+def pair(
+    files: Sequence[Path], images: Path, masks: Sequence[Path], folder: Path, suffix: str, losses: Losses
+) -> dict[Path, Path]:
+    """Picture -> mask: under the same folders below ``images`` and ``folder``, else under a name only one mask has."""
+    placed: dict[tuple[str, str], list[Path]] = {}
+    named: dict[str, list[Path]] = {}
+    for mask in masks:
+        name = stem(mask.name).casefold()
+        placed.setdefault((str(mask.parent.relative_to(folder)).casefold(), name), []).append(mask)
+        named.setdefault(name, []).append(mask)
+    paired: dict[Path, Path] = {}
+    for file in files:
+        name, parent = stem(file.name).casefold(), str(file.parent.relative_to(images)).casefold()
+        others = [name, *(b + name for b in MASK_BEFORE), *(name + a for a in MASK_AFTER)]
+        for tried in ([name + suffix.casefold()] if suffix else [], others):
+            near = [m for n in tried for m in placed.get((parent, n), [])]
+            far = [m for n in tried for m in named.get(n, [])]
+            if len(near) > 1:
+                losses.add("images with several possible masks (the first is taken)", file.relative_to(images))
+            elif not near and len(far) > 1:
+                kind = "images with several possible masks, all in other folders (none is taken)"
+                losses.add(kind, file.relative_to(images))
+            if near or len(far) == 1:
+                paired[file] = (near or far)[0]
+                break
+    used = set(paired.values())
+    losses.add("masks without an image", *(m.relative_to(folder) for m in masks if m not in used))
+    return paired
+
+
+def by_path_end(files: Iterable[Path]) -> dict[str, set[Path]]:
+    """Pictures by name and by the last folders of their path, with and without the file's ending."""
+    index: dict[str, set[Path]] = {}
+    for file in files:
+        for depth in range(1, 5):
+            path = "/".join(file.parts[-depth:]).casefold()
+            index.setdefault(path, set()).add(file)
+            index.setdefault(path.removesuffix(file.suffix.casefold()), set()).add(file)
+    return index
+
+
+def lookups(name: str) -> Iterator[str]:
+    """A name in a table as pictures may be called: ever fewer folders in front, then without a mask's additions."""
+    parts = name.replace("\\", "/").casefold().split("/")
+    yield from ("/".join(parts[i:]) for i in range(len(parts)))
+    yield from (stem(parts[-1]), *bare(stem(parts[-1])))
 
 
 class Sheets:

@@ -180,30 +180,26 @@ class Alignment(nn.Module):
         self.text = nn.ModuleList(nn.Linear(text_dim, width) for _ in stages)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def aims(self, pooled: Tensor, text_id: Tensor, own: int) -> Tensor:
-        """Target weights of the pairs (N rows of this process from row ``own`` on, M texts of all)."""
-        rows = slice(own, own + text_id.shape[0])
-        every_id, every = gathered(text_id), gathered(pooled)
+    def aims(self, pooled: Tensor, text_id: Tensor) -> Tensor:
+        """Target weights (N, N) of the pairs: rows images, columns texts."""
         if self.targets == "identity":
-            return torch.eye(every.shape[0], device=pooled.device)[rows]
+            return torch.eye(pooled.shape[0], device=pooled.device)
         if self.targets == "same-text":
-            return (text_id[:, None] == every_id[None]).float()
-        code = F.normalize(every.float(), dim=-1)
-        return (code[rows] @ code.T / 0.05).softmax(1)  # soft: by the likeness of the frozen sentence states
+            return (text_id[:, None] == text_id[None]).float()
+        code = F.normalize(pooled.float(), dim=-1)
+        return (code @ code.T / 0.05).softmax(1)  # soft: by the likeness of the frozen sentence states
 
     def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor, text_id: Tensor) -> Tensor:
-        valid = text_mask.any(1)
+        """Every process computes the loss of all pairs, so that their mean gradient is that of one large batch."""
         pooled = masked_mean(text, text_mask)
-        every_valid = gathered(valid)
-        rank = torch.distributed.get_rank() if every_valid.shape[0] > valid.shape[0] else 0
-        aims = self.aims(pooled, text_id, rank * valid.shape[0])
+        valid = gathered(text_mask.any(1))
+        aims = self.aims(gathered(pooled), gathered(text_id))
         scale = self.log_scale.exp().clamp(max=100.0)
         loss = scale.new_zeros(())
         for stage, (image, words) in zip(maps, zip(self.image, self.text, strict=True), strict=True):
             v = F.normalize(image(stage.mean((2, 3))).float(), dim=-1)
             t = F.normalize(words(pooled).float(), dim=-1)
-            similarity = scale * v @ gathered(t).T
-            loss = loss + contrastive(similarity, aims, valid, every_valid)
+            loss = loss + contrastive(scale * gathered(v) @ gathered(t).T, aims, valid, valid)
         return loss / len(maps)
 
 

@@ -12,8 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from crossmask.errors import WeightsError
+from crossmask.errors import WeightsError, name_list
 from crossmask.files import digest, file_digest
+
+REMEDY = (
+    "Fetch the model where there is a network, copy its folder here and say text.weights=FOLDER, or "
+    "text.encoder=minilm."
+)
 
 
 class TransformerText:
@@ -57,7 +62,15 @@ class TransformerText:
             from transformers import AutoModel, BertModel
 
             options = {"add_pooling_layer": False} if self.bert else {}
-            self._model = self._from_pretrained(BertModel if self.bert else AutoModel, **options).eval()
+            kind = BertModel if self.bert else AutoModel
+            found, told = self._from_pretrained(kind, output_loading_info=True, **options)
+            missing = sorted(key for key in told["missing_keys"] if not key.startswith("pooler."))
+            if missing:  # transformers would leave them random
+                raise WeightsError(
+                    f"text encoder weights '{self.weights}' cannot be had: {len(missing)} weights are missing "
+                    f"({name_list(missing, shown=2)}). {REMEDY}"
+                )
+            self._model = found.eval()
         return self._model
 
     def _from_pretrained(self, kind: Any, **options: Any) -> Any:
@@ -71,8 +84,7 @@ class TransformerText:
         except Exception as error:  # transformers raises OSError, ValueError, KeyError, httpx errors...
             why = "the folder holds no fitting model" if local else "it is no folder here and the hub gave nothing"
             raise WeightsError(
-                f"text encoder weights '{self.weights}' cannot be had: {why} ({type(error).__name__}). Fetch the model "
-                "where there is a network, copy its folder here and say text.weights=FOLDER, or text.encoder=minilm."
+                f"text encoder weights '{self.weights}' cannot be had: {why} ({type(error).__name__}). {REMEDY}"
             ) from error
 
     def overflow(self, sentence: str) -> int:

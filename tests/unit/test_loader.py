@@ -1,0 +1,130 @@
+"""Batches: a function of (seed, step); words follow the picture; several processes share one global batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from crossmask.core import rng
+from crossmask.data import sides
+from crossmask.data.cache import Settings, prepare
+from crossmask.data.grid import Grid
+from crossmask.data.loader import Loader, Words, convention_of, says, variants
+from crossmask.data.manifest import Case
+from crossmask.data.transforms import Augment, draw, intensity, warp
+from crossmask.text.encoders import tiny
+from crossmask.text.features import table
+
+STILL = Augment(0, 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+def make_loader(cases: list, folder: Path, *, augment: Augment = STILL, batch: int = 8, **more: object) -> tuple:
+    store = prepare(cases, Settings(Grid((32, 32)), {"image": 1}), folder)
+    turned = [variants(c, "", "image") for c in cases]
+    found = table(tiny.build(), [s for row in turned for s in row if s], None)
+    rows = np.array([[-1 if s is None else found.lookup(s) for s in row] for row in turned])
+    silent = np.array([says(c, "", "image") is None for c in cases])
+    words = Words(torch.from_numpy(found.tokens), torch.from_numpy(found.mask))
+    loader = Loader(store, range(len(cases)), words=words, sentences=rows, allowed=(rows >= 0) | silent[:, None],
+                    augment=augment, batch=batch, seed=3, **more)  # type: ignore[arg-type]
+    return loader, {v: k for k, v in found.index.items()}
+
+
+def test_a_batch_is_a_function_of_seed_and_step(cases: list, tmp_path: Path) -> None:
+    loud = Augment(0.5, 0.5, 20, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+    first, _ = make_loader(cases, tmp_path, augment=loud, text_dropout=0.3)
+    second, _ = make_loader(cases, tmp_path, augment=loud, text_dropout=0.3)
+    for step in (0, 1):
+        first.batch(step)
+    a, b = first.batch(7).labelled, second.batch(7).labelled
+    assert a.id == b.id
+    for name in ("image", "mask", "text", "text_mask", "text_id"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_each_epoch_sees_each_case_once(cases: list, tmp_path: Path) -> None:
+    loader, _ = make_loader(cases, tmp_path)
+    for epoch in range(2):
+        seen = [i for step in range(6) for i in loader.batch(epoch * 6 + step).labelled.id]
+        assert sorted(seen) == sorted(c.id for c in cases)
+
+
+def test_processes_share_the_global_batch(cases: list, tmp_path: Path) -> None:
+    whole, _ = make_loader(cases, tmp_path, batch=8, augment=Augment(noise=0))
+    halves = [make_loader(cases, tmp_path, batch=4, augment=Augment(noise=0), process=p, processes=2)[0] for p in (0, 1)]
+    for step in (0, 5):
+        together = torch.cat([h.batch(step).labelled.image for h in halves])
+        torch.testing.assert_close(whole.batch(step).labelled.image, together)
+
+
+def test_mirrored_pictures_have_mirrored_sentences(cases: list, tmp_path: Path) -> None:
+    still, sentence = make_loader(cases, tmp_path)
+    turned, _ = make_loader(cases, tmp_path, augment=Augment(1.0, 0, 0, 0, 0, 0, 0, 0, 0))
+    a, b = still.batch(0).labelled, turned.batch(0).labelled
+    torch.testing.assert_close(a.image.flip(-1), b.image, atol=1e-5, rtol=0)
+    assert torch.equal(a.mask.flip(-1), b.mask)
+    told = 0
+    for before, after in zip(a.text_id.tolist(), b.text_id.tolist(), strict=True):
+        if before >= 0:
+            assert sentence[after] == sides.swap_sides(sentence[before]) != sentence[before]
+            told += 1
+    assert told
+
+
+def test_sides_of_unknown_convention_are_never_mirrored(cases: list, tmp_path: Path) -> None:
+    unknown = [Case(c.id, c.images, mask=c.mask, texts=c.texts) for c in cases]
+    still, _ = make_loader(unknown, tmp_path)
+    turned, _ = make_loader(unknown, tmp_path, augment=Augment(1.0, 0, 0, 0, 0, 0, 0, 0, 0))
+    a, b = still.batch(0).labelled, turned.batch(0).labelled
+    for row, has_text in enumerate((a.text_id >= 0).tolist()):
+        wanted = a.image[row] if has_text else a.image[row].flip(-1)
+        torch.testing.assert_close(wanted, b.image[row], atol=1e-5, rtol=0)
+
+
+def test_the_patients_left_is_rewritten() -> None:
+    case = Case("a", {"": "x"}, texts={"": "Opacity in the left lung."}, side_convention="patient")
+    assert says(case, "", "image") == "Opacity in the right lung."
+    assert says(case, "", "as-is") == "Opacity in the left lung."
+    assert convention_of(case, "image") == "image"
+    unknown = Case("b", {"": "x"}, texts={"": "Opacity in the left lung."})
+    assert says(unknown, "", "image") == "Opacity in the left lung."
+    assert variants(unknown, "", "image")[1] is None
+
+
+def test_text_dropout_silences_its_share(cases: list, tmp_path: Path) -> None:
+    loader, _ = make_loader(cases, tmp_path, text_dropout=1.0)
+    assert not loader.batch(0).labelled.text_mask.any()
+    assert (loader.batch(0).labelled.text_id == -1).all()
+
+
+@pytest.mark.parametrize("size", [(33, 33), (24, 48)])
+def test_warp_moves_image_and_mask_alike(size: tuple[int, int]) -> None:
+    mask = torch.zeros(64, *size, dtype=torch.long)
+    mask[:, size[0] // 4 : size[0] // 2, size[1] // 3 : size[1] // 2] = 1
+    drawn = draw(rng(0), np.ones((64, 4), bool), Augment(0.5, 0.5, 25, 0.2, 0.1, 0, 0, 0, 0))
+    moved, labels = warp(mask[:, None].float(), mask, drawn)
+    assert labels is not None
+    assert ((moved[:, 0] > 0.5) == (labels == 1)).float().mean() > 0.99
+    assert labels.unique().tolist() == [0, 1]
+
+
+def test_rotation_keeps_areas_on_oblong_pictures() -> None:
+    mask = torch.zeros(32, 40, 80, dtype=torch.long)
+    mask[:, 12:28, 32:48] = 1
+    drawn = draw(rng(1), np.ones((32, 4), bool), Augment(0, 0, 45, 0, 0, 0, 0, 0, 0))
+    _, labels = warp(mask[:, None].float(), mask, drawn)
+    assert labels is not None
+    areas = labels.sum((1, 2)).float()
+    assert (areas - 256).abs().max() < 16
+
+
+def test_intensity_stays_in_range_and_does_nothing_at_zero() -> None:
+    image = torch.rand(8, 2, 16, 16)
+    loud = draw(rng(2), np.ones((8, 4), bool), Augment(0, 0, 0, 0, 0, 0.5, 0.9, 1.0, 0.5))
+    changed = intensity(image, loud, 5)
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert not torch.equal(changed, image)
+    torch.testing.assert_close(intensity(image.clamp_min(1e-3), draw(rng(2), np.ones((8, 4), bool), STILL), 5),
+                               image.clamp_min(1e-3))
