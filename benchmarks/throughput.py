@@ -112,8 +112,10 @@ def main() -> None:
     print(f"bare step     {step_rate:7.1f} images/s")
     print(f"whole loop    {loop_rate:7.1f} images/s   {loop_rate / step_rate:.1%} of the bare step")
     print(f"predict       {predict_rate:7.1f} images/s   (files, two views with evaluate.mirror, native masks)")
-    print(f"text cache    saves {added * 1000:.0f} ms a batch: with the language model in the loop {seconds * 1000:.0f} ms "
-          f"would be {(seconds + added) * 1000:.0f} ms ({(seconds + added) / seconds:.2f} times)")
+    print(
+        f"text cache    saves {added * 1000:.0f} ms a batch: {seconds * 1000:.0f} ms with the model in the loop "
+        f"would be {(seconds + added) * 1000:.0f} ms ({(seconds + added) / seconds:.2f} times)"
+    )
 
 
 if __name__ == "__main__":

@@ -44,11 +44,16 @@ def load_state(run: Run, method: Any, optimizer: Any, state: dict[str, Any]) -> 
     tensors, metadata = read(run.checkpoint("last"))
     method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")})
     fresh = optimizer.state_dict()
-    saved: dict[int, dict[str, Tensor]] = {}
+    saved: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             saved.setdefault(int(index), {})[name] = value
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    for place, entry in saved.items():
+        for name, value in entry.items():
+            if value.shape == weights[place].shape:  # the fused step needs the weight's own memory layout
+                entry[name] = torch.empty_like(weights[place]).copy_(value)
     optimizer.load_state_dict({"state": saved, "param_groups": fresh["param_groups"]})
     state |= json.loads(metadata["state"])
 

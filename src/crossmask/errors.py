@@ -36,6 +36,12 @@ class ResourceError(CrossmaskError):
     """Memory or disk ran out."""
 
 
+class Interrupted(CrossmaskError):
+    """The user stopped a training; it can be resumed."""
+
+    exit_code = 130
+
+
 SHOWN_FAULTS = 20
 
 

@@ -53,7 +53,7 @@ def evaluate(
     sentences = variant_sentences(predictor, chosen.cases, text_variants, seed)
     with Bar("preparing images") as bar:
         store = prepare(chosen.cases, predictor.settings, cache_folder() / "images", tick=bar.tick)
-    predictor.learn([s for row in sentences.values() for s in row], keep=True)
+    predictor.learn([s for row in sentences.values() for s in row if s is not SKIP], keep=True)
     rows: list[dict[str, Any]] = []
     total = sum(sum(s is not SKIP for s in row) for row in sentences.values())
     with Bar("scoring", total=total) as bar:

@@ -71,13 +71,22 @@ def dice_loss(
     return (1 - (2 * both + smooth) / (total + smooth)).mean()
 
 
-def contrastive(similarity: Tensor, targets: Tensor, valid_rows: Tensor, valid_columns: Tensor) -> Tensor:
+def contrastive(
+    similarity: Tensor,
+    targets: Tensor,
+    valid_rows: Tensor,
+    valid_columns: Tensor,
+    neither: Tensor | None = None,
+) -> Tensor:
     """Symmetric cross entropy between scaled similarities and target distributions (InfoNCE's general form).
 
     similarity: (N, M) logits, rows images, columns texts. targets: (N, M) >= 0, need not be normalised.
-    valid_rows (N,), valid_columns (M,): bool; the others take no part. Fewer than two valid pairs give 0.
+    valid_rows (N,), valid_columns (M,): bool; the others take no part. neither (N, M) bool: pairs that are no positives
+    and no negatives. Fewer than two valid pairs give 0.
     """
     pairs = valid_rows[:, None] & valid_columns[None, :]
+    if neither is not None:
+        pairs = pairs & ~neither
     lowest = torch.finfo(similarity.dtype).min
     scores = similarity.masked_fill(~pairs, lowest)
     aims = targets * pairs

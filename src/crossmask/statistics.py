@@ -12,6 +12,7 @@ them; with several classes the counts and scores of each as ``<class>/tp`` and s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,8 @@ class Estimate:
     unit: str
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON, which knows no NaN: what cannot be estimated is None."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

@@ -16,7 +16,7 @@ from torch import Tensor
 from crossmask import checkpoint, parts, selection
 from crossmask.core import Progress, number
 from crossmask.data.manifest import Case
-from crossmask.errors import CallError, ResourceError, RunError
+from crossmask.errors import CallError, Interrupted, ResourceError, RunError
 from crossmask.joined import Joined, describe, join
 from crossmask.progress import Bar, notice
 from crossmask.recipe import Recipe
@@ -134,7 +134,9 @@ def fit(run: Run, joined: Joined, method: Any, accelerator: Any, resume: bool) -
                 checkpoint.save_state(run, method, optimizer, state, joined.text_dim)
             bar.update(done, dice=state["dice"])
             if stopped():
-                raise KeyboardInterrupt
+                raise Interrupted(
+                    f"stopped after step {done} of {steps}; the same command with --resume goes on from there."
+                )
     accelerator.wait_for_everyone()
 
 
@@ -172,7 +174,7 @@ def refuse_nonfinite(run: Run, step: int, terms: dict[str, Tensor], ids: Sequenc
     bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
     raise RunError(
         f"{run.folder}: at step {step} the loss is not finite ({', '.join(bad)}; cases {', '.join(ids[:4])}...). The "
-        "last checkpoint is sound: lower train.lr or train.clip, or set train.precision=fp32, in a new run with train.init."
+        "last checkpoint is sound: lower train.lr or train.clip, or set train.precision=fp32, in a new run."
     )
 
 

@@ -83,7 +83,7 @@ def test_scanning_twice_gives_the_same(adapter: Any, root: Path) -> None:
     assert adapter.scan(root) == adapter.scan(str(root))
 
 
-def test_other_cases_of_a_relative_root(adapter: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_root_gives_the_same(adapter: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = adapter.scan(root)
     monkeypatch.chdir(root.parent)
     assert adapter.scan(root.name) == cases
@@ -151,7 +151,7 @@ def test_empty_image_folders_are_an_error(adapter: Any, root: Path) -> None:
         adapter.scan(root)
 
 
-def test_a_second_image_without_mask_and_row_is_kept_and_counted(
+def test_an_image_without_mask_and_row_is_kept_and_counted(
     adapter: Any, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = Path(next(iter(adapter.scan(root)[0].images.values())))

@@ -40,17 +40,38 @@ def write_bert(folder: Path, *, hidden: int = 32, seed: int = 0) -> Path:
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = "bilateral pulmonary infection two infected areas upper lower left right lung and no finding , . ##s".split()
+    words = [
+        "bilateral",
+        "pulmonary",
+        "infection",
+        "two",
+        "infected",
+        "areas",
+        "upper",
+        "lower",
+        "left",
+        "right",
+        "lung",
+        "no",
+        "finding",
+        ",",
+        ".",
+        "##s",
+    ]
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *(f"##{c}" for c in letters), "双", "肺"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "words.txt").write_text("\n".join(vocab), encoding="utf-8")
     tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(vocab)})
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(vocab), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-        max_position_embeddings=160, initializer_range=0.3,
+        vocab_size=len(vocab),
+        hidden_size=hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=160,
+        initializer_range=0.3,
     )
     BertModel(config).save_pretrained(folder)
     return folder

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from crossmask import recipe
 from crossmask.cli import app
-from typer.testing import CliRunner
 
 SHIPPED = recipe.shipped()
 

@@ -9,8 +9,8 @@ from torch import nn
 from crossmask.blocks import (
     AbsentModality,
     Attention,
-    NoText,
     NonLocalFusion,
+    NoText,
     SubPixelHead,
     conv_norm_act,
     gathered,
@@ -94,7 +94,9 @@ def test_attention_by_hand():
     block = Attention(8, 2).eval()
     query, keys = torch.randn(2, 5, 8), torch.randn(2, 3, 8)
     mask = torch.tensor([[True, True, False], [True, True, True]])
-    q, k, v = (f(x).reshape(2, -1, 2, 4).transpose(1, 2) for f, x in ((block.q, query), (block.k, keys), (block.v, keys)))
+    q, k, v = (
+        f(x).reshape(2, -1, 2, 4).transpose(1, 2) for f, x in ((block.q, query), (block.k, keys), (block.v, keys))
+    )
     scores = (q @ k.transpose(2, 3) / 2).masked_fill(~mask[:, None, None], -torch.inf)
     wanted = block.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 5, 8))
     torch.testing.assert_close(block(query, keys, keys, mask), wanted)

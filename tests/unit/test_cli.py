@@ -14,8 +14,14 @@ from PIL import Image
 
 def call(*arguments: object, preload: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     script = f"{preload}\nimport sys\nfrom crossmask.cli import main\nsys.argv = ['crossmask', *sys.argv[1:]]\nmain()"
-    return subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True,
-                          check=False, cwd=cwd, env={**os.environ, "COLUMNS": "200"})
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200"},
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -26,9 +32,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 
 
 def write_manifest(folder: Path, cases: list, header: str = "id,image,mask,text,split", rows: str = "") -> Path:
-    lines = [header] + [
-        f'{c.id},{c.images[""]},{c.mask or ""},"{c.texts.get("", "")}",{c.splits[""]}' for c in cases
-    ]
+    lines = [header] + [f'{c.id},{c.images[""]},{c.mask or ""},"{c.texts.get("", "")}",{c.splits[""]}' for c in cases]
     path = folder / "cases.csv"
     path.write_text("\n".join(lines) + "\n" + rows, encoding="utf-8")
     return path
@@ -42,7 +46,15 @@ def test_help_is_light() -> None:
     done = call("--help")
     assert done.returncode == 0
     assert "train" in done.stdout
-    heavy = "\nimport sys\nfrom crossmask.cli import main\ntry:\n    sys.argv=['crossmask','--help']\n    main()\nexcept SystemExit:\n    pass\nprint([m for m in ('torch','pandas','transformers','numpy') if m in sys.modules])"
+    heavy = """
+import sys
+from crossmask.cli import main
+sys.argv = ["crossmask", "--help"]
+try:
+    main()
+except SystemExit:
+    print([m for m in ("torch", "pandas", "transformers") if m in sys.modules])
+"""
     light = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=False)
     assert light.stdout.strip().endswith("[]"), light.stdout[-200:]
 
@@ -70,7 +82,7 @@ def test_unreadable_image(tiny_recipe: Path, cases: list, tmp_path: Path) -> Non
 
 def test_mask_of_another_size(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
     Image.new("L", (10, 20)).save(tmp_path / "small.png")
-    manifest = write_manifest(tmp_path, cases, rows=f'odd,{cases[0].images[""]},small.png,x,train\n')
+    manifest = write_manifest(tmp_path, cases, rows=f"odd,{cases[0].images['']},small.png,x,train\n")
     refused(train(tiny_recipe, manifest, tmp_path / "run"), 1, "case 'odd'", "10x20", "64x64")
     assert not (tmp_path / "run").exists()
 
@@ -78,7 +90,7 @@ def test_mask_of_another_size(tiny_recipe: Path, cases: list, tmp_path: Path) ->
 def test_a_sentence_of_10000_characters_is_cut_and_counted(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
     sentence = "left upper opacity " * 530
     labelled = next(c for c in cases if c.mask)
-    manifest = write_manifest(tmp_path, cases, rows=f'long,{labelled.images[""]},{labelled.mask},{sentence},train\n')
+    manifest = write_manifest(tmp_path, cases, rows=f"long,{labelled.images['']},{labelled.mask},{sentence},train\n")
     done = train(tiny_recipe, manifest, tmp_path / "run", "data.selection=0.1")
     assert done.returncode == 0, done.stderr
     assert "were cut at" in done.stderr
@@ -86,12 +98,12 @@ def test_a_sentence_of_10000_characters_is_cut_and_counted(tiny_recipe: Path, ca
 
 def test_text_that_is_not_utf8(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, cases)
-    manifest.write_bytes(manifest.read_bytes() + f'x,{cases[0].images[""]},,L\xe4sion,train\n'.encode("latin-1"))
+    manifest.write_bytes(manifest.read_bytes() + f"x,{cases[0].images['']},,L\xe4sion,train\n".encode("latin-1"))
     refused(train(tiny_recipe, manifest, tmp_path / "run"), 1, "line 50", "0xe4", "UTF-8")
 
 
 def test_duplicate_id(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
-    manifest = write_manifest(tmp_path, cases, rows=f'{cases[0].id},{cases[1].images[""]},,x,train\n')
+    manifest = write_manifest(tmp_path, cases, rows=f"{cases[0].id},{cases[1].images['']},,x,train\n")
     refused(train(tiny_recipe, manifest, tmp_path / "run"), 1, cases[0].id, "row 2", "row 50")
 
 
@@ -107,14 +119,19 @@ def test_unknown_recipe_key(tiny_recipe: Path, phantom: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("limit", [20_000, 200_000])
-def test_a_write_that_fails_half_way(limit: int, tiny_recipe: Path, phantom: Path, tmp_path: Path,
-                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_half_way(
+    limit: int, tiny_recipe: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file-size limit stands in for a full disk, while the cache (small) or a checkpoint (larger) is written."""
     monkeypatch.setenv("CROSSMASK_CACHE", str(tmp_path / "cache"))
-    preload = (f"import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-               f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))")
+    preload = (
+        f"import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    )
     out = tmp_path / "run"
-    done = call("train", tiny_recipe, "train.images=16", "--data", phantom, "-o", out, "--device", "cpu", preload=preload)
+    done = call(
+        "train", tiny_recipe, "train.images=16", "--data", phantom, "-o", out, "--device", "cpu", preload=preload
+    )
     refused(done, 1, "failed half-way", "run the same command again")
     left = [p.name for p in tmp_path.rglob("*") if p.is_file() and (p.name.startswith(".") or ".safetensors" in p.name)]
     assert not [name for name in left if name.endswith(".part") or "last" in name or "best" in name], left
@@ -135,8 +152,18 @@ def test_the_readme_job(phantom: Path, trained: Path, tmp_path: Path) -> None:
     assert scored.returncode == 0, scored.stderr
     assert 0 <= json.loads(scored.stdout)["dice_mean"]["value"] <= 1
     picture = next((phantom.parent / "images").glob("*.png"))
-    done = call("predict", trained, picture, "--text", "opacity in the left upper lung", "--sides", "image", "-o", own,
-                "--probability")
+    done = call(
+        "predict",
+        trained,
+        picture,
+        "--text",
+        "opacity in the left upper lung",
+        "--sides",
+        "image",
+        "-o",
+        own,
+        "--probability",
+    )
     assert done.returncode == 0, done.stderr
     assert (own / "masks" / picture.name).is_file()
     assert (own / "probabilities" / picture.name).is_file()

@@ -85,9 +85,11 @@ def test_unknown_names():
     with pytest.raises(CallError, match="did you mean 'resnet18'") as caught:
         encoders.build("resnet-18", channels=3)
     assert "efficientnet-lite0" in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_timm_is_an_extra():
     with pytest.raises(WeightsError, match="timm"):
-        if importlib.util.find_spec("timm") is not None:
-            pytest.skip("timm is installed")
         encoders.build("timm:resnet18", channels=3)
 
 
@@ -121,10 +123,13 @@ def test_a_local_folder(name, kind, tmp_path):
     with torch.no_grad():
         body = saved.base_model
         wanted = body(pyramid.normalise(image), output_hidden_states=True).hidden_states[-1]
-        found = pyramid.stages[3](pyramid.stages[2](pyramid.stages[1](pyramid.stages[0](
-            pyramid.stem(pyramid.normalise(image))))))
+        found = pyramid.stages[3](
+            pyramid.stages[2](pyramid.stages[1](pyramid.stages[0](pyramid.stem(pyramid.normalise(image)))))
+        )
         torch.testing.assert_close(found, wanted)
-        for a, b in zip(pyramid(image), encoders.build(name, channels=3, weights=str(tmp_path)).eval()(image), strict=True):
+        for a, b in zip(
+            pyramid(image), encoders.build(name, channels=3, weights=str(tmp_path)).eval()(image), strict=True
+        ):
             torch.testing.assert_close(a, b)
     other = "resnet18" if name == "convnext-tiny" else "convnext-tiny"
     with pytest.raises(WeightsError, match="do not fit"):
@@ -153,7 +158,7 @@ def test_the_wheel_fills_every_weight():
         for same in (by_path, by_folder):
             for a, b in zip(maps, same(image), strict=True):
                 assert torch.equal(a, b)
-    assert all(0.05 < float(m.std()) < 10 for m in maps), "trained weights keep the scale of the maps"
+    assert all(0.5 < float(m.std()) < 50 for m in maps), "untrained weights would let the maps vanish"
 
 
 def test_weights_of_another_network(tmp_path):

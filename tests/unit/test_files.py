@@ -28,6 +28,10 @@ class Stop(Exception):
     pass
 
 
+def stop_after(_: object, error: type[BaseException]) -> None:
+    raise error
+
+
 def test_atomic_shows_the_file_only_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with atomic(path) as stream:
@@ -52,8 +56,7 @@ def test_atomic_leaves_nothing_after_an_exception(tmp_path, error):
     (tmp_path / "old").write_text("kept")
     for name in ("new", "old"):
         with pytest.raises(error), atomic(tmp_path / name) as stream:
-            stream.write("half")
-            raise error
+            stop_after(stream.write("half"), error)
     assert os.listdir(tmp_path) == ["old"]
     assert (tmp_path / "old").read_text() == "kept"
 
@@ -64,8 +67,7 @@ def test_atomic_folder(tmp_path):
         assert not (tmp_path / "a" / "run").exists()
     assert (tmp_path / "a" / "run" / "x").read_text() == "1"
     with pytest.raises(Stop), atomic_folder(tmp_path / "a" / "other") as part:
-        (part / "x").write_text("1")
-        raise Stop
+        stop_after((part / "x").write_text("1"), Stop)
     with pytest.raises(ResourceError, match="move what is there away"), atomic_folder(tmp_path / "a" / "run") as part:
         (part / "y").write_text("2")
     assert os.listdir(tmp_path / "a") == ["run"]
@@ -111,7 +113,7 @@ def test_a_refusal_is_a_sentence(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(files.os, "replace", refuse)
-    with pytest.raises(ResourceError, match="a: cannot be written .permission denied.; choose another folder"):
+    with pytest.raises(ResourceError, match=r"a: cannot be written \(permission denied\); choose another folder"):
         write_json(tmp_path / "a", 1)
     assert os.listdir(tmp_path) == []
 

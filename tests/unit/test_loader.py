@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from crossmask.core import rng
 from crossmask.data import sides
 from crossmask.data.cache import Settings, prepare
@@ -27,8 +28,17 @@ def make_loader(cases: list, folder: Path, *, augment: Augment = STILL, batch: i
     rows = np.array([[-1 if s is None else found.lookup(s) for s in row] for row in turned])
     silent = np.array([says(c, "", "image") is None for c in cases])
     words = Words(torch.from_numpy(found.tokens), torch.from_numpy(found.mask))
-    loader = Loader(store, range(len(cases)), words=words, sentences=rows, allowed=(rows >= 0) | silent[:, None],
-                    augment=augment, batch=batch, seed=3, **more)  # type: ignore[arg-type]
+    loader = Loader(
+        store,
+        range(len(cases)),
+        words=words,
+        sentences=rows,
+        allowed=(rows >= 0) | silent[:, None],
+        augment=augment,
+        batch=batch,
+        seed=3,
+        **more,
+    )  # type: ignore[arg-type]
     return loader, {v: k for k, v in found.index.items()}
 
 
@@ -53,7 +63,9 @@ def test_each_epoch_sees_each_case_once(cases: list, tmp_path: Path) -> None:
 
 def test_processes_share_the_global_batch(cases: list, tmp_path: Path) -> None:
     whole, _ = make_loader(cases, tmp_path, batch=8, augment=Augment(noise=0))
-    halves = [make_loader(cases, tmp_path, batch=4, augment=Augment(noise=0), process=p, processes=2)[0] for p in (0, 1)]
+    halves = [
+        make_loader(cases, tmp_path, batch=4, augment=Augment(noise=0), process=p, processes=2)[0] for p in (0, 1)
+    ]
     for step in (0, 5):
         together = torch.cat([h.batch(step).labelled.image for h in halves])
         torch.testing.assert_close(whole.batch(step).labelled.image, together)
@@ -126,5 +138,6 @@ def test_intensity_stays_in_range_and_does_nothing_at_zero() -> None:
     changed = intensity(image, loud, 5)
     assert 0 <= changed.min() <= changed.max() <= 1
     assert not torch.equal(changed, image)
-    torch.testing.assert_close(intensity(image.clamp_min(1e-3), draw(rng(2), np.ones((8, 4), bool), STILL), 5),
-                               image.clamp_min(1e-3))
+    torch.testing.assert_close(
+        intensity(image.clamp_min(1e-3), draw(rng(2), np.ones((8, 4), bool), STILL), 5), image.clamp_min(1e-3)
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -182,8 +184,7 @@ def test_a_shared_target_equals_the_identity_when_the_columns_are_equal():
     """Known, and why 'probability shared' alone does not undo false negatives: equal sentences have equal states,
     so their shares are equal, and it does not matter how the target is split among them."""
     half = scores(5, 3)
-    similarity = half[:, [0, 1, 0, 2, 1]].clone().requires_grad_()  # columns 0 and 2, 1 and 4: one sentence
-    text = torch.tensor([0, 1, 0, 2, 1])
+    text = torch.tensor([0, 1, 0, 2, 1])  # columns 0 and 2, 1 and 4: one sentence
     gradients = []
     for targets in (torch.eye(5).double(), (text[:, None] == text[None]).double()):
         words = half.clone().requires_grad_()
@@ -191,7 +192,6 @@ def test_a_shared_target_equals_the_identity_when_the_columns_are_equal():
         loss.backward()
         gradients.append((loss.detach(), words.grad))
     torch.testing.assert_close(gradients[0], gradients[1])
-    assert similarity.shape == (5, 5)
 
 
 def test_extreme_scores_stay_finite():
@@ -200,3 +200,73 @@ def test_extreme_scores_stay_finite():
     loss.backward()
     assert loss.isfinite()
     assert similarity.grad.isfinite().all()
+
+
+def test_equal_sentences_are_left_out_of_the_comparison() -> None:
+    """same-text: the other images of a sentence are neither positives nor negatives."""
+    torch.manual_seed(0)
+    scores = torch.randn(4, 4)
+    text = torch.tensor([7, 7, 8, 9])
+    own = torch.eye(4)
+    neither = (text[:, None] == text[None]) & (own == 0)
+    there = torch.ones(4, dtype=torch.bool)
+    wanted = 0.0
+    for axis in (0, 1):
+        s = scores if axis else scores.T
+        for i in range(4):
+            against = [j for j in range(4) if j == i or text[j] != text[i]]
+            wanted -= float(s[i, against].log_softmax(0)[against.index(i)]) / 8
+    assert float(contrastive(scores, own, there, there, neither)) == pytest.approx(wanted, rel=1e-5)
+    assert float(contrastive(scores, own, there, there)) > wanted
+
+
+PROCESS = """
+import os, sys, warnings
+import torch
+import torch.distributed as dist
+from crossmask.models.hcfnet import Alignment
+
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+store, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+
+def run(rows, targets):
+    torch.manual_seed(0)
+    align = Alignment((6, 8), 5, targets, 4)
+    maps = [torch.randn(6, 6, 2, 2)[rows], torch.randn(6, 8, 1, 1)[rows]]
+    text, there = torch.randn(6, 3, 5), torch.ones(6, 3, dtype=torch.bool)
+    there[4] = False
+    text[2] = text[0]
+    loss = align(maps, text[rows], there[rows], torch.tensor([0, 1, 0, 2, -1, 3])[rows])
+    loss.backward()
+    return torch.cat([loss.detach().view(1), *(w.grad.flatten() for w in align.parameters())])
+
+
+names = ("identity", "same-text", "soft")
+alone = [run(slice(None), targets) for targets in names]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+for wanted, targets in zip(alone, names):
+    found = run(slice(rank * 6 // world, (rank + 1) * 6 // world), targets)
+    dist.all_reduce(found)
+    torch.testing.assert_close(found / world, wanted)
+dist.barrier()
+print("equal", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
+def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path):
+    call = [sys.executable, "-c", PROCESS, str(tmp_path / "store")]
+    started = [
+        subprocess.Popen([*call, str(rank), "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        for process in started:
+            out, errors = process.communicate(timeout=120)
+            assert out.strip().endswith("equal"), errors
+    finally:
+        for process in started:
+            process.kill()

@@ -6,10 +6,12 @@ import csv
 import json
 from pathlib import Path
 
-import crossmask
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
+import crossmask
 from crossmask import statistics
 from crossmask.data import manifest
 from crossmask.data.images import read_image, read_mask
@@ -17,7 +19,6 @@ from crossmask.errors import CallError, RunError
 from crossmask.evaluate import SKIP, evaluate, others
 from crossmask.predict import Predictor, Query, predict_to_folder, queries_of
 from crossmask.run import Run
-from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,9 @@ def test_mask_has_the_source_size(predictor: Predictor, cases: list, tmp_path: P
 def test_path_array_and_pil_image_agree(predictor: Predictor, cases: list) -> None:
     file = cases[0].images[""]
     array = read_image(file, channels=1).pixels[0]
-    masks = [predictor.predict(x, text="left upper").mask for x in (file, array, Image.open(file), array / np.float32(255))]
+    masks = [
+        predictor.predict(x, text="left upper").mask for x in (file, array, Image.open(file), array / np.float32(255))
+    ]
     for mask in masks[1:]:
         assert np.array_equal(mask, masks[0])
 
@@ -81,7 +84,8 @@ def test_folder_with_a_bad_picture(predictor: Predictor, cases: list, tmp_path: 
     assert len(rows) == 3
     assert len(faults) == 1
     assert "bad.png" in faults[0]
-    table = list(csv.DictReader(open(tmp_path / "out" / "predictions.csv", encoding="utf-8")))
+    with open(tmp_path / "out" / "predictions.csv", encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream))
     assert {r["id"] for r in table} == {c.id for c in cases[:3]}
     for row in table:
         mask, _ = read_mask(tmp_path / "out" / row["mask"])
@@ -137,8 +141,9 @@ def test_unknown_part_and_unlabelled_part(predictor: Predictor, cases: list) -> 
 
 
 def test_an_external_set_is_scored_by_its_own_column(predictor: Predictor, cases: list, tmp_path: Path) -> None:
-    outside = [manifest.Case(f"x{c.id}", c.images, mask=c.mask, texts=c.texts, splits={"": "outside"})
-               for c in cases if c.mask][:4]
+    outside = [
+        manifest.Case(f"x{c.id}", c.images, mask=c.mask, texts=c.texts, splits={"": "outside"}) for c in cases if c.mask
+    ][:4]
     summary = evaluate(predictor, outside, "outside")
     assert summary["manifest"]["hash"] != summary["manifest"]["trained_on"]
     assert isinstance(Run(predictor.run.folder).cases("outside"), pd.DataFrame)

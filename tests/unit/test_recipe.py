@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from crossmask import recipe
 from crossmask.errors import CallError
 
@@ -23,8 +24,20 @@ def test_all_faults_are_told_at_once() -> None:
             "x.yaml",
         )
     told = str(error.value)
-    for part in ("data.sise", "'size'", "data.augment.miror", "'mirror'", "model.lcmf", "'lcfm'", "model.heads",
-                 "superviced", "'supervised'", "train.images: missing", "train.batch", "extra"):
+    for part in (
+        "data.sise",
+        "'size'",
+        "data.augment.miror",
+        "'mirror'",
+        "model.lcmf",
+        "'lcfm'",
+        "model.heads",
+        "superviced",
+        "'supervised'",
+        "train.images: missing",
+        "train.batch",
+        "extra",
+    ):
         assert part in told, part
     assert told.count("\n") >= 7
 

@@ -18,7 +18,9 @@ def room(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "_hidden.py").write_text("")
-    (package / "red_ball.py").write_text('"""A red ball.\n\nMore."""\n\ndef build(*, size: int = 3):\n    return size\n')
+    (package / "red_ball.py").write_text(
+        '"""A red ball.\n\nMore."""\n\ndef build(*, size: int = 3):\n    return size\n'
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(rooms.ROOMS, "toy", ("toyroom", "build"))
     yield package
@@ -72,7 +74,9 @@ def test_listing_imports_no_part(room):
     assert rooms.summary("toy", "bad") == "Broken on import"
 
 
-def some_door(root: str, *, make: int, size: int, name: str = "x", widths: tuple[int, ...] = (1,), rate: float | None = 0.1):
+def some_door(
+    root: str, *, make: int, size: int, name: str = "x", widths: tuple[int, ...] = (1,), rate: float | None = 0.1
+):
     """A door with every kind of option."""
 
 
@@ -103,7 +107,9 @@ def test_all_faults_come_at_once():
     assert found[5] == "model.size: missing; it has no default."
 
 
-@pytest.mark.parametrize(("option", "value"), [("size", 1.5), ("size", "many"), ("size", None), ("widths", 3), ("rate", [])])
+@pytest.mark.parametrize(
+    ("option", "value"), [("size", 1.5), ("size", "many"), ("size", None), ("widths", 3), ("rate", [])]
+)
 def test_wrong_types(option, value):
     (fault,) = rooms.option_faults(some_door, {"make": 1, "size": 1, option: value}, where="model")
     assert fault.startswith(f"model.{option}: {value!r} does not fit (")

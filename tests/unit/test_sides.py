@@ -177,8 +177,7 @@ LANGUAGES = {
     "en": "left right Left RIGHT left-sided rightward LUL RLL LML bilateral lung all middle upper lower "
     "apex bases bibasilar apical above base below, superior inferiorly caudal untreated in place the on "
     "was shunt now. and",
-    "de": "links rechts linke rechter Linken rechtsseitig beidseits Oberlappen Unterfeld "
-    "obere unterem oben Lunge und",
+    "de": "links rechts linke rechter Linken rechtsseitig beidseits Oberlappen Unterfeld obere unterem oben Lunge und",
     "fr": "gauche droite gauches DROITES à base "
     "lobe_supérieur_droit poumon_gauche sommets_droits_et_gauches inférieures ,",
     "es": "izquierdo derecha izquierdas Derechos pulmón superior inferiores y sin base",

@@ -59,9 +59,7 @@ def test_pooled_closed_form():
 
 def test_summarise_closed_form():
     out = summarise(table([(8, 2, 0), (1, 1, 2), (0, 0, 0)]), resamples=50)
-    assert list(out) == [
-        f"{s}_{f}" for f in ("pooled", "mean") for s in ("dice", "iou", "precision", "recall")
-    ]
+    assert list(out) == [f"{s}_{f}" for f in ("pooled", "mean") for s in ("dice", "iou", "precision", "recall")]
     expected = {
         "dice_pooled": 18 / 23,  # 2*9 / (2*9 + 3 + 2)
         "iou_pooled": 9 / 14,

@@ -134,7 +134,9 @@ def write_mask(path: str | Path, mask: np.ndarray, *, binary: bool | None = None
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "bui" or mask.min() < 0 or mask.max() > 255:
         raise CallError(f"{path}: a mask is (H, W) whole numbers in 0..255, not {mask.dtype} {mask.shape}.")
-    return _write_png(path, mask.astype(np.uint8) * np.uint8(255 if (mask.max() <= 1 if binary is None else binary) else 1))
+    return _write_png(
+        path, mask.astype(np.uint8) * np.uint8(255 if (mask.max() <= 1 if binary is None else binary) else 1)
+    )
 
 
 def write_probability(path: str | Path, probability: np.ndarray) -> Path:

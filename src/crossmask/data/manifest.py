@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from crossmask.core import SIDE_CONVENTIONS, TEXT_ORIGINS
 from crossmask.errors import DataError, listed, name_list
@@ -233,7 +234,7 @@ def write(path: str | Path, cases: Iterable[Case]) -> Path:
         else:
             # The csv module leaves a lone carriage return unquoted and then cannot read it.
             returns = any("\r" in value for row in rows for value in row.values())
-            quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+            quoting: Literal[0, 1] = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
             writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n", quoting=quoting)
             writer.writeheader()
             writer.writerows(rows)

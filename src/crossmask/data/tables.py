@@ -399,13 +399,15 @@ def files_below(folder: Path, losses: Losses, without: Path | None = None) -> li
 
 
 def bare(name: str, *more_endings: str) -> list[str]:
-    """The names a picture may have whose mask is called ``name``.
+    """The names a picture may have whose mask is called ``name`` (or is a further, numbered one).
 
-    >>> bare("mask_a"), bare("a_seg"), bare("a")
-    (['a'], ['a'], [])
+    >>> bare("mask_a"), bare("a_seg"), bare("a_mask_1"), bare("a_1")
+    (['a'], ['a'], ['a'], [])
     """
-    names = [name.removeprefix(b) for b in MASK_BEFORE] + [name.removesuffix(a) for a in (*more_endings, *MASK_AFTER)]
-    return [n for n in names if n and n != name]
+    names = [name.removeprefix(b) for b in MASK_BEFORE]
+    for ending in (*more_endings, *MASK_AFTER):
+        names += [name.removesuffix(ending), re.sub(rf"{re.escape(ending)}_\d+$", "", name) if ending else name]
+    return [n for n in dict.fromkeys(names) if n and n != name]
 
 
 def pair(

@@ -8,8 +8,9 @@ stated: encoder pyramid and frozen text encoder; three hybrid layers of NLCFM (m
 and 1x1; loss = cross entropy + Dice + MCCL, which pulls matching pairs together and pushes others apart.
 reconstructed: the inside of NLCFM (blocks.NonLocalFusion), the form of LCFM (``lcfm``), the skip joins of the
 fusion block, MCCL's projections (256), temperature (0.07, learned), stages (all four) and weight (0.1, the method's).
-deviates: MCCL's default target counts equal sentences as positives (``mccl='same-text'``), since data sets here
-repeat sentences and the paper's identity target (``'identity'``) would call equal sentences negatives.
+deviates: data sets here repeat sentences, and the paper's identity target (``mccl='identity'``) calls the other images
+of an equal sentence negatives. The default (``'same-text'``) leaves those pairs out. (Sharing the target among equal
+sentences instead would change nothing: their frozen states are equal, so the loss is the identity's to the last bit.)
 """
 
 from __future__ import annotations
@@ -180,26 +181,27 @@ class Alignment(nn.Module):
         self.text = nn.ModuleList(nn.Linear(text_dim, width) for _ in stages)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def aims(self, pooled: Tensor, text_id: Tensor) -> Tensor:
-        """Target weights (N, N) of the pairs: rows images, columns texts."""
+    def aims(self, pooled: Tensor, text_id: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Target weights (N, N) of the pairs (rows images, columns texts), and the pairs that count as neither."""
+        own = torch.eye(pooled.shape[0], device=pooled.device)
         if self.targets == "identity":
-            return torch.eye(pooled.shape[0], device=pooled.device)
+            return own, None
         if self.targets == "same-text":
-            return (text_id[:, None] == text_id[None]).float()
+            return own, (text_id[:, None] == text_id[None]) & (own == 0)
         code = F.normalize(pooled.float(), dim=-1)
-        return (code @ code.T / 0.05).softmax(1)  # soft: by the likeness of the frozen sentence states
+        return (code @ code.T / 0.05).softmax(1), None  # soft: by the likeness of the frozen sentence states
 
     def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor, text_id: Tensor) -> Tensor:
         """Every process computes the loss of all pairs, so that their mean gradient is that of one large batch."""
         pooled = masked_mean(text, text_mask)
         valid = gathered(text_mask.any(1))
-        aims = self.aims(gathered(pooled), gathered(text_id))
+        aims, neither = self.aims(gathered(pooled), gathered(text_id))
         scale = self.log_scale.exp().clamp(max=100.0)
         loss = scale.new_zeros(())
         for stage, (image, words) in zip(maps, zip(self.image, self.text, strict=True), strict=True):
             v = F.normalize(image(stage.mean((2, 3))).float(), dim=-1)
             t = F.normalize(words(pooled).float(), dim=-1)
-            loss = loss + contrastive(scale * gathered(v) @ gathered(t).T, aims, valid, valid)
+            loss = loss + contrastive(scale * gathered(v) @ gathered(t).T, aims, valid, valid, neither)
         return loss / len(maps)
 
 

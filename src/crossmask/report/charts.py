@@ -28,7 +28,7 @@ def style(name: str) -> Iterator[None]:
     """Matplotlib's defaults, whatever the user's file says, and ours above them."""
     import matplotlib
 
-    ours = {
+    ours: dict[str, Any] = {
         "svg.fonttype": "none",  # text stays text, in the page's font
         "svg.hashsalt": name,  # ids differ between the charts of a page, never between two writings
         "text.parse_math": False,
@@ -51,8 +51,9 @@ def style(name: str) -> Iterator[None]:
         "lines.linewidth": 1.6,
     }
     with matplotlib.rc_context():
-        matplotlib.rcParams.update(matplotlib.rcParamsDefault)
-        matplotlib.rcParams.update(ours)
+        # Not the backend: to touch it loads pyplot, or switches the caller's.
+        defaults: dict[str, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
+        matplotlib.rcParams.update(defaults | ours)  # type: ignore[arg-type]
         yield
 
 
@@ -65,9 +66,7 @@ def chart(name: str, height: float, drawn: list[str]) -> Iterator[Any]:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         yield figure.add_subplot()
         stream = io.StringIO()
-        figure.savefig(
-            stream, format="svg", transparent=True, dpi=180, metadata={"Date": None, "Creator": None}
-        )
+        figure.savefig(stream, format="svg", transparent=True, dpi=180, metadata={"Date": None, "Creator": None})
     drawn.append(inline(stream.getvalue()))
 
 
@@ -94,6 +93,15 @@ def thousands(value: float, _: object = None) -> str:
     return f"{value:g}"
 
 
+def short(label: str, most: int = 22) -> str:
+    """
+    >>> short("a name that is far too long"), short("_dice")
+    ('a name that is far to…', 'dice')
+    """
+    label = label.lstrip("_") or "?"  # matplotlib leaves names with a leading underscore out of the legend
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
 def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Finite points; where there are many, the means of equal bins."""
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -104,7 +112,10 @@ def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndar
     return xs, ys
 
 
-def legend_above(axes: Any, columns: int = 4) -> None:
+def legend_above(axes: Any) -> None:
+    """One row where it surely fits the width, else as many columns as do."""
+    lengths = [len(label) + 6 for label in axes.get_legend_handles_labels()[1]]  # letters, with the sign before them
+    columns = len(lengths) if sum(lengths) <= 58 else max(1, min(4, 58 // max(lengths)))
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
@@ -131,10 +142,10 @@ def curves(
         for i, (label, (x, y)) in enumerate(lines.items()):
             axes.plot(
                 *thinned(x, y),
-                label=label.lstrip("_") or "?",
+                label=short(label),
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=DASHES[i % len(DASHES)],
-                marker="o" if dots else None,
+                marker="o" if dots or len(x) < 3 else None,
                 markersize=3.5,
             )
         if mark is not None:
@@ -142,6 +153,7 @@ def curves(
         axes.set_xlabel("images seen")
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_formatter(thousands)
+        axes.yaxis.set_major_formatter(lambda v, _: f"{v:.6g}")
         axes.margins(x=0.02)
         if from_zero and axes.get_ylim()[0] < axes.get_ylim()[1]:
             axes.set_ylim(bottom=0)
@@ -165,7 +177,7 @@ def intervals(name: str, rows: Sequence[str], series: Mapping[str, Sequence[Mapp
                     axes.plot([estimate["low"], estimate["high"]], [place] * 2, color=colour, linewidth=2)
             values = [e["value"] for e in estimates]
             axes.plot(values, places, "os^D"[i % 4], color=colour, markersize=6, label=label)
-        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_yticks(range(len(rows)), [short(row) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.set_ylim(len(rows) - 0.5, -0.5)

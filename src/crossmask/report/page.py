@@ -189,7 +189,9 @@ def chosen_sentence(selection: Json | None, summary: Json | None = None) -> str:
     threshold = (summary or {}).get("threshold")
     several = many_classes(summary)
     if not selection:
-        words = "What chose epoch and threshold is not known: selection.json is missing (the training has not ended)."
+        words = (
+            "What chose epoch and threshold is not known: selection.json, which the end of training writes, is missing."
+        )
         if known(threshold) and not several:
             words += f" The scores use the threshold {threshold:g}."
         return words
@@ -201,7 +203,8 @@ def chosen_sentence(selection: Json | None, summary: Json | None = None) -> str:
     else:
         part = selection.get("part", "selection")
         by = selection.get("by")
-        words = f"Epoch and threshold were chosen on the part '{part}', {many(cases, 'case')}"
+        what = "The epoch was" if several else "Epoch and threshold were"
+        words = f"{what} chosen on the part '{part}', {many(cases, 'case')}"
         words += f", by {by}: step {step}" if by else f": step {step}"
         words += "; each pixel takes its most probable class." if several else f", threshold {numeric(own):g}."
     if known(threshold) and known(own) and abs(numeric(threshold) - numeric(own)) > 1e-9 and not several:
@@ -257,7 +260,7 @@ def caveats(summary: Json) -> list[str]:
     """Counts that a reader of the scores must know."""
     groups, right = summary.get("groups") or {}, summary["variants"]["right"]
     silent = summary.get("without_text")
-    total = right["cases"] + (silent["cases"] if silent and silent["cases"] != right["cases"] else 0)
+    total = right["cases"] + (silent["cases"] if silent and len(summary["variants"]) > 1 else 0)
     lines = []
     if summary["split"] in LEARNT_FROM:
         lines.append("The run learnt from cases of this part: this is no test score.")
@@ -326,12 +329,8 @@ def words_rows(summary: Json) -> list[dict[str, Any]]:
 
 def words_chart(summary: Json) -> str:
     rows = list(summary["variants"])
-    series = {
-        f"Dice, {label}": [summary["variants"][row][f"dice_{family}"] for row in rows]
-        for family, label in FAMILIES.items()
-    }
-    shown = [row if len(row) <= 18 else f"{row[:17]}…" for row in rows]
-    return charts.intervals(f"words {summary['split']}", shown, series, xlabel="Dice with 95 % interval")
+    series = {label: [summary["variants"][row][f"dice_{family}"] for row in rows] for family, label in FAMILIES.items()}
+    return charts.intervals(f"words {summary['split']}", rows, series, xlabel="Dice with 95 % interval")
 
 
 def scores_table(summary: Json) -> dict[str, Any]:
@@ -340,7 +339,7 @@ def scores_table(summary: Json) -> dict[str, Any]:
     reads = len(summary["variants"]) > 1
     columns = [("cases with a sentence" if reads else "all cases", right)]
     if summary.get("disjoint"):
-        columns.append(("of these, groups not learnt from", summary["disjoint"]))
+        columns.append(("disjoint: groups not in train", summary["disjoint"]))
     if summary.get("without_text") and reads:
         columns.append(("cases without a sentence", summary["without_text"]))
     rows = [
@@ -378,10 +377,11 @@ def curves(run: Run, recipe: Json, selection: Json | None) -> list[tuple[str, st
         }
         whole = all(numeric(v) >= 0 for _, ys in lines.values() for v in ys)
         found.append(("Training loss", charts.curves("loss", lines, ylabel="loss", from_zero=whole)))
+    seen_then = [numeric(e.get("step")) * per_step for e in validations]
     lines = {
-        f"Dice, {label}": ([numeric(e.get("step")) * per_step for e in validations], values)
+        label: (seen_then, [e.get(f"dice_{family}", math.nan) for e in validations])
         for family, label in FAMILIES.items()
-        if any(known(v) for v in (values := [e.get(f"dice_{family}", math.nan) for e in validations]))
+        if any(known(e.get(f"dice_{family}")) for e in validations)
     }
     if lines:
         step = (selection or {}).get("checkpoint_step")
@@ -394,7 +394,9 @@ def curves(run: Run, recipe: Json, selection: Json | None) -> list[tuple[str, st
         found.append(("Dice on the selection part", svg))
     if steps and any(known(e.get("lr")) for e in steps):
         lines = {"learning rate": (seen, [e.get("lr", math.nan) for e in steps])}
-        found.append(("Learning rate", charts.curves("rate", lines, ylabel="learning rate", height=2.2, from_zero=True)))
+        found.append(
+            ("Learning rate", charts.curves("rate", lines, ylabel="learning rate", height=2.2, from_zero=True))
+        )
     return found
 
 
@@ -499,7 +501,7 @@ def commands(run: Run, manifest: Json, splits: Sequence[str]) -> list[str]:
 
 def text_table(summary: dict[str, Any]) -> str:
     """The headline as plain text: a line a variant, then disjoint cases and those without text, then what to know."""
-    rows = [("words", "cases", "dice_pooled", "dice_mean", "iou_pooled", "iou_mean")]
+    rows: list[tuple[str, ...]] = [("words", "cases", "dice_pooled", "dice_mean", "iou_pooled", "iou_mean")]
     rows += [text_row(name, scores) for name, scores in summary["variants"].items()]
     if summary.get("disjoint"):
         rows.append(text_row("(disjoint)", summary["disjoint"]))

@@ -53,7 +53,13 @@ class TransformerText:
         if self._tokenizer is None:
             from transformers import AutoTokenizer, BertTokenizer
 
-            self._tokenizer = self._from_pretrained(BertTokenizer if self.bert else AutoTokenizer)
+            found = self._from_pretrained(BertTokenizer if self.bert else AutoTokenizer)
+            if len(found) <= len(found.all_special_ids):  # what transformers makes of a folder without a tokenizer
+                raise WeightsError(
+                    f"text encoder weights '{self.weights}' cannot be had: there is no vocab.txt or tokenizer.json. "
+                    f"{REMEDY}"
+                )
+            self._tokenizer = found
         return self._tokenizer
 
     @property
