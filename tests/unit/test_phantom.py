@@ -115,15 +115,15 @@ def test_other_settings_are_refused(folder: Path, change: dict) -> None:
     assert everything(folder) == before
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "phantom.json"])
-def test_foreign_folder_is_refused_and_untouched(tmp_path: Path, name: str) -> None:
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / name).write_text("[1]")
-    with pytest.raises(DataError, match="choose another folder"):
-        phantom.make(tmp_path / "own", cases=8, size=32)
-    assert everything(tmp_path) == {f"own/{name}": b"[1]"}
-    with pytest.raises(DataError, match="choose another folder"):
-        phantom.make(tmp_path / "own" / name, cases=8, size=32)
+@pytest.mark.parametrize(("name", "content"), [("notes.txt", "mine"), ("phantom.json", "[1]"), ("phantom.json", "{")])
+def test_foreign_folder_is_refused_and_untouched(tmp_path: Path, name: str, content: str) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / name).write_text(content, encoding="utf-8")
+    for out in (own, own / name):
+        with pytest.raises(DataError, match="choose another folder"):
+            phantom.make(out, cases=8, size=32)
+    assert everything(tmp_path) == {f"own/{name}": content.encode()}
 
 
 def test_empty_folder_and_relative_path_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

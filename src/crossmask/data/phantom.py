@@ -10,6 +10,7 @@ patient, part and what is missing are dealt from the first case to the last with
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -163,7 +164,10 @@ def _stands(out: Path, settings: dict[str, int | float]) -> bool:
         raise DataError(f"{out}: is a file; choose another folder for the phantom.")
     if not (out / "phantom.json").is_file():
         raise DataError(f"{out}: holds other files; choose another folder for the phantom.")
-    found = read_json(out / "phantom.json")
+    try:
+        found = read_json(out / "phantom.json")
+    except DataError:
+        found = None
     there = found.get("settings") if isinstance(found, dict) else None
     if not isinstance(there, dict):
         raise DataError(f"{out}: its phantom.json does not say how it was made; choose another folder.")
@@ -392,11 +396,11 @@ def _lesions(random: np.random.Generator, chest: _Chest, x: np.ndarray, y: np.nd
     profiles = []
     for side_word, height in ZONES:
         side = int(side_word == "right")
-        best, best_share = None, -1.0
-        for attempt in range(24):
+        best, best_share = taken, -1.0
+        for attempt in itertools.count():
             down = random.uniform(-0.70, -0.36) if height == "upper" else random.uniform(0.22, 0.60)
             centre = chest.spot(side, random.uniform(-0.4, 0.4), down)
-            radius = random.uniform(0.06, 0.11 - 0.002 * attempt)
+            radius = random.uniform(0.06, max(0.11 - 0.002 * attempt, 0.062))
             profile = _blob(random, x - centre[0], y - centre[1], radius)
             mask = profile > 0.5
             if (taken & (profile > 0.1)).any() or not mask.any():
@@ -404,9 +408,9 @@ def _lesions(random: np.random.Generator, chest: _Chest, x: np.ndarray, y: np.nd
             share = float(chest.air[side][mask].mean())
             if share > best_share:
                 best, best_share = profile, share
-            if share > 0.88:
+            # There always is a best in the end: zones lie further apart than a large and a small lesion reach.
+            if share > 0.88 or attempt > 20:
                 break
-        assert best is not None  # zones lie further apart than two of the smallest lesions reach
         profiles.append(best)
         taken |= ndimage.binary_dilation(best > 0.1, np.ones((3, 3), bool))
     return profiles
@@ -414,18 +418,20 @@ def _lesions(random: np.random.Generator, chest: _Chest, x: np.ndarray, y: np.nd
 
 def _blob(random: np.random.Generator, dx: np.ndarray, dy: np.ndarray, radius: float) -> np.ndarray:
     """An irregular star-shaped blob, in one piece, that falls to half its height at its edge."""
-    angle = np.arctan2(dy, dx)
-    edge = np.ones_like(dx)
+    away = np.hypot(dx, dy) + 1e-9
+    turn = (dx + 1j * dy) / away  # its powers are the harmonics of the outline; cosines take four times as long
+    power, edge = turn, np.ones_like(dx)
     for order in range(2, 7):
-        edge += random.normal(0, 0.26 / order) * np.cos(order * angle + random.uniform(0, 2 * math.pi))
+        power = power * turn
+        height, phase = random.normal(0, 0.26 / order), random.uniform(0, 2 * math.pi)
+        edge += height * (math.cos(phase) * power.real - math.sin(phase) * power.imag)
     edge = radius * edge.clip(0.7, 1.3)
-    away = np.hypot(dx, dy)
     profile = _soft(edge - away, radius * random.uniform(0.09, 0.18))
     profile = profile / profile.max()
     pieces, count = ndimage.label(profile > 0.5)
     if count > 1:  # a thin lobe may lose touch on a coarse grid
-        pieces_sizes = np.bincount(pieces.ravel())[1:]
-        profile = np.where((pieces > 0) & (pieces != 1 + pieces_sizes.argmax()), 0.49, profile)
+        main = 1 + np.bincount(pieces.ravel())[1:].argmax()
+        profile = np.where((pieces > 0) & (pieces != main), 0.49, profile)
     return profile
 
 
@@ -461,5 +467,5 @@ def _bands(phase: np.ndarray, width: float) -> np.ndarray:
 
 def _smooth_noise(random: np.random.Generator, size: int, scale: float) -> np.ndarray:
     """(size, size) smooth noise, of mean 0 and deviation 1, whose grains measure ``scale`` of the side."""
-    noise = ndimage.gaussian_filter(random.normal(0, 1, (size, size)), max(scale * size, 0.3))
+    noise = ndimage.gaussian_filter(random.normal(0, 1, (size, size)), max(scale * size, 0.3), truncate=2.5)
     return (noise - noise.mean()) / (noise.std() + 1e-12)
