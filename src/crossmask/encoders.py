@@ -156,7 +156,7 @@ def from_transformers(kind: str, config: dict[str, Any], hub: str) -> Callable[[
         if weights == "none":
             model = model_class(config_class(**config))
         else:
-            model = pretrained(model_class, weights)
+            model = pretrained(model_class, weights, config)
         widths = model.config.hidden_sizes
         stem = model.embeddings if kind == "ConvNext" else model.embedder
         norms = [LayerNorm2d(w) for w in widths] if kind == "ConvNext" else None
@@ -165,14 +165,18 @@ def from_transformers(kind: str, config: dict[str, Any], hub: str) -> Callable[[
     return make
 
 
-def pretrained(model_class: Any, weights: str) -> Any:
-    """``from_pretrained`` of a local folder or hub id, its many ways to fail told in one sentence."""
-    import os
+def pretrained(model_class: Any, weights: str, config: dict[str, Any]) -> Any:
+    """``from_pretrained`` of a local folder or hub id, its many ways to fail told in one sentence.
 
+    config: what the network of this name is, whatever the weights' own file says.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     local = Path(weights).is_dir()
-    offline = local or bool(os.environ.get("HF_HUB_OFFLINE"))
     try:
-        model, told = model_class.from_pretrained(weights, local_files_only=offline, output_loading_info=True)
+        model, told = model_class.from_pretrained(weights, local_files_only=local, output_loading_info=True, **config)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, httpx errors...
         place = "the folder holds no fitting weights" if local else "the hub could not be reached or has no such model"
         raise WeightsError(

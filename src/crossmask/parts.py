@@ -13,6 +13,7 @@ from crossmask import rooms
 from crossmask.data.cache import Settings
 from crossmask.data.grid import Grid
 from crossmask.data.loader import Words
+from crossmask.errors import CallError
 from crossmask.files import cache_folder
 from crossmask.recipe import Recipe, numbers
 from crossmask.text.features import TextEncoder, TextTable, Tick, table
@@ -90,3 +91,23 @@ def sentence_rows(found: TextTable | None, sentences: Sequence[str | None]) -> n
     if found is None:
         return np.full(len(sentences), -1)
     return np.array([found.lookup(s) for s in sentences], int)
+
+
+def checked_device(name: str) -> str:
+    """'auto' is the first GPU, or the CPU without one. A device that is not there is an error in a sentence."""
+    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    if name == "auto":
+        return gpu or "cpu"
+    if name == "cpu":
+        return name
+    kind, _, index = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if kind not in ("cuda", "mps") or (index and not index.isdigit()):
+        raise CallError(f"--device {name}: say auto, cpu, cuda, cuda:1 or mps.")
+    if int(index or 0) >= count:
+        raise CallError(
+            f"--device {name}: torch sees {count} such devices here ('crossmask doctor'); use --device cpu."
+        )
+    if kind == "cuda" and index:
+        torch.cuda.set_device(int(index))
+    return name

@@ -39,8 +39,8 @@ def probabilities(logits: Tensor) -> Tensor:
     return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
-def inference(recipe: Recipe, device: Any) -> contextlib.AbstractContextManager[Any]:
-    """The precision that the run was trained in."""
+def autocast(recipe: Recipe, device: Any) -> contextlib.AbstractContextManager[Any]:
+    """The recipe's precision, in training and in prediction."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=recipe.train.precision == "bf16")
 
@@ -61,9 +61,7 @@ class Predictor:
 
     def __init__(self, run: str | Path | Run, *, checkpoint: str = "best", device: str = "cpu") -> None:
         self.run = run if isinstance(run, Run) else Run.open(run)
-        self.device = torch.device(
-            "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
-        )
+        self.device = torch.device(parts.checked_device(device))
         self.recipe, self.method, self.encoder = checkpoints.trained(
             self.run, which=checkpoint, device=str(self.device)
         )
@@ -146,7 +144,7 @@ class Predictor:
 
     def _answer(self, image: Tensor, sentences: Sequence[str | None], present: Tensor | None) -> Tensor:
         text, text_mask = self.words(sentences)
-        with inference(self.recipe, self.device):
+        with autocast(self.recipe, self.device):
             return probabilities(self.method.predict(image, text, text_mask, present))
 
     # --- the source's grid -------------------------------------------------------------------------------------------

