@@ -223,7 +223,28 @@ def summarise(
         summary["without_text"] = estimates(silent)
     path = predictor.run.folder / "selection.json"
     summary["selection"] = read_json(path) if path.is_file() else None
+    summary["training"] = training(predictor)
     return summary
+
+
+def training(predictor: Predictor) -> dict[str, Any]:
+    """What was trained, on what, for how long: what a table row says of a run."""
+    recipe, run = predictor.recipe, predictor.run
+    last = (run.entries("step") or [{}])[-1]
+    environment = run.environment()
+    return {
+        "network": recipe.model["network"],
+        "encoder": recipe.model.get("encoder"),
+        "text": recipe.text["encoder"] if predictor.encoder is not None else None,
+        "wording": recipe.data.text,
+        "split": recipe.data.split,
+        "size": list(recipe.data.grid_size),
+        "parameters": sum(p.numel() for p in predictor.method.network.parameters()),
+        "images": last.get("images", 0),
+        "minutes": round(last.get("seconds", 0.0) / 60, 1),
+        "device": environment.get("device"),
+        "threads": environment.get("threads"),
+    }
 
 
 def examples(

@@ -1,0 +1,16 @@
+"""The README's table is what the committed score files say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_readme_table_is_made_from_the_score_files() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "results" / "table.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script["with_table"](readme) == readme
+    named = set(script["titles"]())
+    assert named == {p.stem for p in (ROOT / "docs" / "results").glob("*.json")}
