@@ -312,11 +312,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show(sys.stderr)
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's usage errors, whose class is private
+            error.show()
             sys.exit(error.exit_code)
-        if isinstance(error, click.exceptions.Abort):
-            sys.exit(130)
         raise

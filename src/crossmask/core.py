@@ -21,7 +21,7 @@ SIDE_CONVENTIONS: tuple[str, ...] = ("image", "patient", "unknown")
 def rng(seed: int, *where: object) -> np.random.Generator:
     """The one door for randomness: a generator that is a function of the seed and of where it is used.
 
-    >>> rng(1, "order", 3).integers(100) == rng(1, "order", 3).integers(100)
+    >>> bool(rng(1, "order", 3).integers(100) == rng(1, "order", 3).integers(100))
     True
     """
     return np.random.Generator(np.random.Philox(key=number(seed, *where)))
@@ -115,6 +115,6 @@ class Prediction:
 
     def save(self, path: str | Path) -> Path:
         """Write the mask as a PNG in the source's size: 0/255 if binary, label values otherwise."""
-        from crossmask.data.images import write_mask
+        from crossmask.data.masks import write_mask
 
         return write_mask(path, self.mask, binary=len(self.labels) == 2)

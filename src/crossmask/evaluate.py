@@ -18,9 +18,10 @@ from crossmask.core import rng
 from crossmask.data import manifest as manifests
 from crossmask.data import sides
 from crossmask.data.cache import Store, prepare
-from crossmask.data.images import overlay, read_image, read_mask, write_picture
+from crossmask.data.images import overlay, read_image, write_picture
 from crossmask.data.loader import convention_of, pixels, says
 from crossmask.data.manifest import Case
+from crossmask.data.masks import read_mask
 from crossmask.data.split import SELECTION, UNUSED
 from crossmask.errors import CallError, DataError, name_list
 from crossmask.files import cache_folder, read_json
@@ -124,11 +125,13 @@ def others(cases: Sequence[Case], right: Sequence[str | None], seed: int) -> lis
     meaning = [c.free.get("meaning") or s for c, s in zip(cases, right, strict=True)]
     told = [i for i, s in enumerate(right) if s is not None]
     found: list[Any] = [SKIP] * len(cases)
-    generator = rng(seed, "other sentence")
-    for i in told:
-        candidates = [j for j in told if meaning[j] != meaning[i] and right[j] != right[i]]
-        if candidates:
-            found[i] = right[candidates[int(generator.integers(len(candidates)))]]
+    order = rng(seed, "other sentence").permutation(told).tolist()
+    for place, i in enumerate(order):
+        for step in range(1, len(order)):
+            j = order[(place + step) % len(order)]
+            if meaning[j] != meaning[i] and right[j] != right[i]:
+                found[i] = right[j]
+                break
     return found
 
 

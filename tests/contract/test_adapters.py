@@ -16,8 +16,9 @@ import pytest
 from crossmask import rooms
 from crossmask.core import SIDE_CONVENTIONS, TEXT_ORIGINS
 from crossmask.data import manifest
-from crossmask.data.images import read_image, read_mask
+from crossmask.data.images import read_image
 from crossmask.data.manifest import Case
+from crossmask.data.masks import read_mask
 from crossmask.data.tables import TABLE_SUFFIXES
 from crossmask.errors import DataError
 

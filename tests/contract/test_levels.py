@@ -72,7 +72,7 @@ RULES: dict[str, Rule] = {
 }
 # One import that points upward, and why. A line that is no longer needed is a fault.
 UPWARD = {
-    ("core", "data.images"): "Prediction.save, inside the function: the noun writes itself where files are written"
+    ("core", "data.masks"): "Prediction.save, inside the function: the noun writes itself where files are written"
 }
 TORCH_IN_DATA = ("data.loader",)  # the others import torch inside functions, so that adapters and the cache need none
 

@@ -12,7 +12,8 @@ import pytest
 from scipy import ndimage
 
 from crossmask.data import manifest, phantom
-from crossmask.data.images import read_image, read_mask
+from crossmask.data.images import read_image
+from crossmask.data.masks import read_mask
 from crossmask.data.phantom import ZONES
 from crossmask.data.sides import swap_places, swap_sides
 from crossmask.errors import CallError, DataError

@@ -14,7 +14,8 @@ from PIL import Image
 import crossmask
 from crossmask import statistics
 from crossmask.data import manifest
-from crossmask.data.images import read_image, read_mask
+from crossmask.data.images import read_image
+from crossmask.data.masks import read_mask
 from crossmask.errors import CallError, RunError
 from crossmask.evaluate import SKIP, evaluate, others
 from crossmask.predict import Predictor, Query, predict_to_folder, queries_of

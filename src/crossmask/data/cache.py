@@ -17,8 +17,9 @@ import numpy as np
 from filelock import FileLock
 
 from crossmask.data.grid import Grid
-from crossmask.data.images import read_image, read_mask
+from crossmask.data.images import read_image
 from crossmask.data.manifest import Case
+from crossmask.data.masks import read_mask
 from crossmask.errors import DataError, listed
 from crossmask.files import digest, file_digest, read_json, sentence_for_write_errors, write_json
 

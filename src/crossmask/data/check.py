@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from crossmask.data.images import Picture, read_image, read_mask
+from crossmask.data.images import Picture, read_image
 from crossmask.data.manifest import Case, column_faults, csv_rows, jsonl_rows, to_case
+from crossmask.data.masks import read_mask
 from crossmask.data.sides import names_side
 from crossmask.errors import DataError, listed, name_list
 from crossmask.files import file_digest

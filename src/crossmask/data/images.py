@@ -1,6 +1,7 @@
-"""Pictures and masks between files and arrays: every format read one way, every conversion noted by name.
+"""Pictures between files and arrays: every format read one way, every conversion noted by name.
 
-Reading never raises anything but ``DataError`` for a bad file and ``CallError`` for a bad argument.
+Reading never raises anything but ``DataError`` for a bad file and ``CallError`` for a bad argument. Masks are read and
+written in ``masks.py``, which builds on ``sentences``, ``raw`` and ``write_png``; DICOM in ``dicom.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,17 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from crossmask.errors import CallError, CrossmaskError, DataError, name_list
+from crossmask.data.dicom import bits_of, check_pixels, dicom_header, dicom_picture, dicom_pixels, is_dicom, own_range
+from crossmask.errors import CallError, CrossmaskError, DataError
 from crossmask.files import atomic
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
-MAX_PIXELS = 178_956_970  # above it a file is taken for a decompression bomb (Pillow's own limit)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 # Okabe-Ito colours, told apart by colour-blind eyes; sky blue is kept for the truth.
 CLASS_COLOURS = ((230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
 TRUTH_COLOUR = (86, 180, 233)
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 274
-_FEW_LEVELS = 16  # up to so many values look like class labels rather than smear
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ def read_image(path: str | Path, *, channels: int | None = None) -> Picture:
     path = Path(path)
     notes: list[str] = []
     spacing: tuple[float, float] | None = None
-    with _sentences(path):
-        if _is_dicom(path):
-            array, bits, spacing = _dicom_picture(path, notes)
+    with sentences(path):
+        if is_dicom(path):
+            array, bits, spacing = dicom_picture(path, notes)
         else:
-            array, palette = _raw(path, notes)
+            array, palette = raw(path, notes)
             if palette is not None:
                 array = palette[array]
                 notes.append("palette expanded")
-            bits = _bits(array)
+            bits = bits_of(array)
             array = array.astype(np.uint8) * np.uint8(255) if array.dtype == bool else array
             if array.dtype != np.uint8:
-                array = _own_range(path, array, notes)
+                array = own_range(path, array, notes)
     pixels = array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0)
     if channels == 1 and len(pixels) == 3:
         pixels = _grey(pixels, notes)
@@ -87,9 +87,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     A file whose header is sound but whose pixels are cut short passes here and fails in ``read_image``.
     """
     path = Path(path)
-    with _sentences(path):
-        if _is_dicom(path):
-            header = _dicom_header(path, pixels=False)
+    with sentences(path):
+        if is_dicom(path):
+            header = dicom_header(path, pixels=False)
             return int(header.Rows), int(header.Columns)
         if _wants_tifffile(path):
             import tifffile
@@ -97,46 +97,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
             with tifffile.TiffFile(path) as file:
                 page: Any = file.pages.first
                 size = (int(page.imagelength), int(page.imagewidth))
-                _check_pixels(path, *size)
+                check_pixels(path, *size)
                 return size[::-1] if _tiff_orientation(page) >= 5 else size
         with _opened(path) as image:
             turned = image.format != "TIFF" and _orientation(image) >= 5  # Pillow turned a TIFF's
             return image.size if turned else image.size[::-1]
-
-
-def read_mask(
-    path: str | Path, *, labels: Mapping[str, int | tuple[int, int, int]] | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a mask as (H, W) uint8 labels, with the notes of what was done.
-
-    Without ``labels`` the mask is binary, 0 or 1. With ``labels`` (name -> grey value, or name -> RGB
-    colour) the result holds positions in that table; its first entry is the background, 0.
-    Raises DataError as ``read_image`` does, for values or colours the table lacks, and for a binary mask of
-    a few values that all lie on one side of half the range (most likely class labels without a table).
-    """
-    path = Path(path)
-    notes: list[str] = []
-    if labels is not None:
-        _check_table(labels)
-    with _sentences(path):
-        array, palette = _raw(path, notes)
-        if labels is not None:
-            return _classes(path, array, palette, labels), tuple(notes)
-        return _binary(path, array, palette, notes).astype(np.uint8), tuple(notes)
-
-
-def write_mask(path: str | Path, mask: np.ndarray, *, binary: bool | None = None) -> Path:
-    """Write (H, W) labels as an 8-bit PNG, complete or not at all.
-
-    binary: 0 and 1 become 0 and 255; otherwise labels stay as they are. None: binary if only 0 and 1 occur. Raises
-    CallError.
-    """
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "bui" or mask.min() < 0 or mask.max() > 255:
-        raise CallError(f"{path}: a mask is (H, W) whole numbers in 0..255, not {mask.dtype} {mask.shape}.")
-    return _write_png(
-        path, mask.astype(np.uint8) * np.uint8(255 if (mask.max() <= 1 if binary is None else binary) else 1)
-    )
 
 
 def write_probability(path: str | Path, probability: np.ndarray) -> Path:
@@ -145,7 +110,7 @@ def write_probability(path: str | Path, probability: np.ndarray) -> Path:
     # A hair beyond the ends is float rounding; NaN fails the comparison.
     if values.ndim != 2 or not values.size or not ((values > -1e-4) & (values < 1 + 1e-4)).all():
         raise CallError(f"{path}: a probability map is (H, W) finite numbers in 0..1; check what made it.")
-    return _write_png(path, np.rint(values.clip(0, 1) * 65535).astype(np.uint16))
+    return write_png(path, np.rint(values.clip(0, 1) * 65535).astype(np.uint16))
 
 
 def write_picture(path: str | Path, rgb: np.ndarray) -> Path:
@@ -153,7 +118,7 @@ def write_picture(path: str | Path, rgb: np.ndarray) -> Path:
     rgb = np.asarray(rgb)
     if rgb.dtype != np.uint8 or not rgb.size or not (rgb.ndim == 2 or (rgb.ndim == 3 and rgb.shape[2] == 3)):
         raise CallError(f"{path}: a picture is (H, W, 3) or (H, W) uint8, not {rgb.dtype} {rgb.shape}.")
-    return _write_png(path, rgb)
+    return write_png(path, rgb)
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
@@ -186,7 +151,7 @@ def _edge(region: np.ndarray, width: int) -> np.ndarray:
     return region & ~ndimage.binary_erosion(region, iterations=width)
 
 
-def _write_png(path: str | Path, array: np.ndarray) -> Path:
+def write_png(path: str | Path, array: np.ndarray) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise CallError(f"{path}: only PNG is written, since it loses nothing; let the name end in .png.")
@@ -196,7 +161,7 @@ def _write_png(path: str | Path, array: np.ndarray) -> Path:
 
 
 @contextlib.contextmanager
-def _sentences(path: Path) -> Iterator[None]:
+def sentences(path: Path) -> Iterator[None]:
     """Turn whatever a decoder may raise on a bad file into one DataError sentence."""
     try:
         status = os.stat(path)
@@ -229,18 +194,11 @@ def _sentences(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_pixels(path: Path, height: int, width: int) -> None:
-    if height < 1 or width < 1:
-        raise DataError(f"{path}: has no pixels ({height} x {width}); copy it again from its source.")
-    if height * width > MAX_PIXELS:
-        raise DataError(f"{path}: {height} x {width} pixels are too many to read safely; shrink it.")
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     # A stream, not a name: Pillow 12 maps named TIFFs into memory and scrambles those lying on their side.
     with open(path, "rb") as stream, Image.open(stream, formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
-        _check_pixels(path, image.height, image.width)
+        check_pixels(path, image.height, image.width)
         yield image
 
 
@@ -267,10 +225,10 @@ def _turned(array: np.ndarray, orientation: int, notes: list[str]) -> np.ndarray
     return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
-def _raw(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def raw(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """The stored values, (H, W) or (H, W, 3), without alpha; with a palette: indices, (256, 3) colours."""
-    if _is_dicom(path):
-        return _dicom_pixels(path, notes)[1], None
+    if is_dicom(path):
+        return dicom_pixels(path, notes)[1], None
     if _wants_tifffile(path):
         return _tiff_values(path, notes), None
     with _opened(path) as image:
@@ -342,7 +300,7 @@ def _tiff_values(path: Path, notes: list[str]) -> np.ndarray:
 
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages.first
-        _check_pixels(path, page.imagelength, page.imagewidth)
+        check_pixels(path, page.imagelength, page.imagewidth)
         ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
         # tifffile would fill what is missing with zeros.
         if len(ends) < max(1, math.prod(page.chunked)) or max(ends) > path.stat().st_size:
@@ -366,97 +324,6 @@ def _tiff_values(path: Path, notes: list[str]) -> np.ndarray:
         return _turned(array, _tiff_orientation(page), notes)
 
 
-def _is_dicom(path: Path) -> bool:
-    if path.suffix.lower() in (".dcm", ".dicom"):
-        return True
-    with open(path, "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def _dicom_header(path: Path, *, pixels: bool) -> Any:
-    import pydicom
-
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=not pixels)
-    except pydicom.errors.InvalidDicomError as error:
-        raise DataError(f"{path}: is not a DICOM file, whatever its name; give its true ending.") from error
-    if "Rows" not in header or "Columns" not in header:
-        raise DataError(f"{path}: this DICOM file holds no picture; leave it out.")
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise DataError(f"{path}: this DICOM file has {header.NumberOfFrames} frames; split it into singles.")
-    _check_pixels(path, header.Rows, header.Columns)
-    return header
-
-
-def _dicom_pixels(path: Path, notes: list[str]) -> tuple[Any, np.ndarray]:
-    """The header and the stored values, (H, W) or (H, W, 3), colour as RGB."""
-    from pydicom.pixels import apply_color_lut, pixel_array
-
-    header = _dicom_header(path, pixels=True)
-    array = pixel_array(header)
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        notes.append("palette expanded")
-        array = apply_color_lut(array, header)[..., :3]
-        array = (array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array
-    return header, array
-
-
-def _dicom_picture(path: Path, notes: list[str]) -> tuple[np.ndarray, int, tuple[float, float] | None]:
-    """Values for display, uint8 or float32 in [0, 1], the bits of one stored value and the spacing."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    header, array = _dicom_pixels(path, notes)
-    spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing") or ()
-    sizes = tuple(float(s) for s in spacing)
-    mm = (sizes[0], sizes[1]) if len(sizes) == 2 and min(sizes) > 0 else None
-    bits = int(header.BitsAllocated)
-    if array.ndim == 2:
-        stored, array = array, apply_modality_lut(array, header)
-        if header.get("VOILUTSequence"):
-            top = 2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1
-            array = apply_voi_lut(np.rint(array).astype(np.int64), header) / top
-            notes.append("window of the DICOM header applied")
-        elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-            with np.errstate(over="ignore"):
-                # The window's own ends, not the picture's: a dim picture in a wide window stays dim.
-                low, high = apply_voi_lut(np.array([-1e9, 1e9]), header)
-                array = (apply_voi_lut(array, header) - low) / (high - low)
-            notes.append("window of the DICOM header applied")
-        elif stored.dtype == np.uint8 and np.array_equal(stored, array):
-            array = stored
-        else:
-            array = _own_range(path, array, notes, bits)
-        if header.PhotometricInterpretation == "MONOCHROME1":
-            array = 255 - array if array.dtype == np.uint8 else 1 - array
-            notes.append("MONOCHROME1 inverted")
-    elif array.dtype != np.uint8:
-        array = _own_range(path, array, notes, bits)
-    return array if array.dtype == np.uint8 else array.astype(np.float32).clip(0, 1), bits, mm
-
-
-def _bits(array: np.ndarray) -> int:
-    return 1 if array.dtype == bool else 8 * array.dtype.itemsize
-
-
-def _own_range(path: Path, array: np.ndarray, notes: list[str], bits: int | None = None) -> np.ndarray:
-    """Values scaled to float32 in [0, 1] by their own least and greatest; constant ones become zeros."""
-    _check_values(path, array)
-    kind = "float values" if array.dtype.kind == "f" and bits is None else f"{bits or _bits(array)} bits"
-    notes.append(f"{kind} scaled by the picture's own range")
-    values = array.astype(np.float64)
-    low, high = values.min(), values.max()
-    if low == high:
-        return np.zeros(array.shape, dtype=np.float32)
-    return ((values / 2 - low / 2) / (high / 2 - low / 2)).astype(np.float32)  # halves cannot overflow
-
-
-def _check_values(path: Path, array: np.ndarray) -> None:
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{path}: holds {array.dtype} values, not real numbers; convert it to PNG.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{path}: holds values that are not finite (NaN or infinity); replace them.")
-
-
 def _grey(pixels: np.ndarray, notes: list[str]) -> np.ndarray:
     """(3, H, W) -> (1, H, W)."""
     if (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all():
@@ -465,90 +332,3 @@ def _grey(pixels: np.ndarray, notes: list[str]) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return np.asarray(Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, 2))).convert("L"))[None]
     return np.tensordot(np.array(LUMA, dtype=np.float32), pixels, axes=1)[None]
-
-
-def _binary(path: Path, array: np.ndarray, palette: np.ndarray | None, notes: list[str]) -> np.ndarray:
-    """(H, W) bool out of stored values."""
-    _check_values(path, array)
-    if palette is not None:
-        used = np.unique(array)
-        if len(used) == 2:
-            notes.append("darker of two palette colours taken as background")
-            return array != used[np.argmin(palette[used] @ np.array(LUMA))]  # a tie: the lower index
-        if len(used) == 1 and used[0] == 0:
-            return (palette[array] > 127).any(axis=2)  # index zero alone is foreground only if it is bright
-        array = palette[array]
-    levels = np.unique(array)
-    if levels[0] < 0:
-        raise DataError(f"{path}: this mask holds negative values; write the background as 0.")
-    full, few = _full_range(array), len(levels) <= 2
-    if len(levels) == 1 or (few and levels[0] == 0):
-        mask: Any = array > 0
-        if levels[-1] not in (0, 1, full):
-            notes.append(f"mask value {levels[-1]:g} taken as foreground")
-    else:
-        mask = array > full / 2
-        notes.append("two-level mask without zero cut at half" if few else "many-valued mask cut at half")
-    mask = mask.any(axis=2) if mask.ndim == 3 else mask
-    lossy = path.suffix.lower() in (".jpg", ".jpeg")
-    if mask.min() == mask.max() and len(levels) <= _FEW_LEVELS and not lossy and (array != array[0, 0]).any():
-        raise DataError(
-            f"{path}: every pixel counts as {'foreground' if mask.any() else 'background'} although the mask "
-            f"holds the values {name_list(f'{v:g}' for v in levels)}; give a table of labels for them."
-        )
-    return mask
-
-
-def _full_range(array: np.ndarray) -> float:
-    """The greatest value the type holds; for floats the likeliest of 1, 255 and 65535."""
-    if array.dtype == bool:
-        return 1
-    if array.dtype.kind in "ui":
-        return int(np.iinfo(array.dtype).max)
-    return next((top for top in (1, 255, 65535) if array.max() <= top), float(array.max()))
-
-
-def _check_table(labels: Mapping[str, Any]) -> None:
-    values = list(labels.values())
-    colours = [v for v in values if isinstance(v, tuple | list) and len(v) == 3]
-    whole = [v for v in values if isinstance(v, int)]
-    if not 1 <= len(values) <= 256 or len(values) not in (len(colours), len(whole)):
-        raise CallError("A label table maps 1 to 256 names, each to a grey value or each to an RGB colour.")
-    if len({str(v) for v in map(np.ravel, values)}) < len(values):
-        raise CallError("Two names of the label table share one value; give each its own.")
-
-
-def _classes(path: Path, array: np.ndarray, palette: np.ndarray | None, labels: Mapping[str, Any]) -> np.ndarray:
-    """(H, W) uint8 positions in the table."""
-    _check_values(path, array)
-    wanted = np.array(list(labels.values()), dtype=np.int64)
-    if array.dtype == bool:
-        array = array * np.uint8(1 if 1 in wanted and wanted.ndim == 1 else 255)
-    colour = palette[array] if palette is not None else array
-    colour = np.stack([colour] * 3, axis=2) if colour.ndim == 2 else colour
-    is_grey = (colour == colour[..., :1]).all()
-    if wanted.ndim == 2:
-        keys = np.array([2.0**34, 2.0**17, 1])  # one number a colour, exact up to 16 bits each
-        tries, values = [colour @ keys], wanted @ keys
-    else:
-        # A palette image is tried by index, then by its greys; a colour image only if it is grey.
-        tries, values = [array] if array.ndim == 2 else [], wanted
-        tries += [colour[..., 0]] if is_grey and (palette is not None or array.ndim == 3) else []
-        if not tries:
-            raise DataError(f"{path}: is a colour mask but the label table gives grey values; give colours.")
-    order = np.argsort(values)
-    found: list[np.ndarray] = []
-    for tried in tries:
-        spot = order[np.searchsorted(values, tried, sorter=order).clip(0, len(values) - 1)]
-        known = values[spot] == tried
-        if known.all():
-            return spot.astype(np.uint8)
-        found.append(tried[~known])
-    unknown: list[Any] = [f"{v:g}" for v in np.unique(found[0])]
-    if wanted.ndim == 2:
-        unknown = [tuple(map(int, c)) for c in np.unique(colour[~known], axis=0)]
-    table = ", ".join(f"{name} {value}" for name, value in labels.items())
-    raise DataError(
-        f"{path}: holds {name_list(unknown)}, which the label table ({table}) lacks; "
-        "add them to the table or correct the mask (JPEG smears labels, PNG keeps them)."
-    )

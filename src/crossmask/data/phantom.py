@@ -23,7 +23,8 @@ from scipy import ndimage
 
 from crossmask.core import rng
 from crossmask.data import manifest
-from crossmask.data.images import write_mask, write_picture
+from crossmask.data.images import write_picture
+from crossmask.data.masks import write_mask
 from crossmask.errors import CallError, DataError
 from crossmask.files import atomic_folder, digest, read_json, write_json
 

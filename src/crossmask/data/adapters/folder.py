@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossmask.core import SideConvention, TextOrigin
-from crossmask.data import tables
+from crossmask.data import layouts, tables
 from crossmask.data.images import IMAGE_SUFFIXES
 from crossmask.data.manifest import FAMILIES, FIXED, Case
 from crossmask.data.tables import Losses, part_of, stem
@@ -53,7 +53,7 @@ def scan(
     mask_suffix: str = "",
 ) -> list[Case]:
     """All pictures below ``root/images`` with the mask and the table row that belong to them."""
-    top = tables.given(root)
+    top = layouts.given(root)
     losses = Losses(top.name)
     tree, places = find_places(top, images, masks)
     found, paired = collect(places, masks, mask_suffix, losses)
@@ -98,7 +98,7 @@ def scan(
 
 def inside(folder: Path, name: str) -> Path | None:
     """A folder as the user wrote it, or one below whose name means the same."""
-    return folder / name if (folder / name).is_dir() else tables.child(folder, (name,))
+    return folder / name if (folder / name).is_dir() else layouts.child(folder, (name,))
 
 
 def find_places(top: Path, images: str, masks: str) -> tuple[Path, list[tuple[str, Path, Path | None]]]:
@@ -108,16 +108,16 @@ def find_places(top: Path, images: str, masks: str) -> tuple[Path, list[tuple[st
         return bool(inside(folder, images) or inside(folder, masks))
 
     looked_for = f"the folders '{images}' and '{masks}' (or train, val, test with these)"
-    tree = tables.find_tree(
-        top, lambda f: whole(f) or any(whole(part) for _, part in tables.part_children(f)), looked_for
+    tree = layouts.find_tree(
+        top, lambda f: whole(f) or any(whole(part) for _, part in layouts.part_children(f)), looked_for
     )
-    folders = [("", tree)] if whole(tree) else [(n, p) for n, p in tables.part_children(tree) if whole(p)]
+    folders = [("", tree)] if whole(tree) else [(n, p) for n, p in layouts.part_children(tree) if whole(p)]
     places = []
     for part, folder in folders:
         pictures = inside(folder, images)
         if pictures is None:
             raise DataError(
-                f"{folder}: the image folder is missing (looked for: '{images}'); {tables.present(folder)}."
+                f"{folder}: the image folder is missing (looked for: '{images}'); {layouts.present(folder)}."
             )
         places.append((part, pictures, inside(folder, masks)))
     return tree, places
@@ -130,21 +130,21 @@ def collect(
     found: list[Picture] = []
     paired: dict[Path, Path] = {}
     for part, images, mask_folder in places:
-        files = tables.files_below(images, losses, without=mask_folder)
+        files = layouts.files_below(images, losses, without=mask_folder)
         mask_files: list[Path] = []
         if mask_folder is None:
-            losses.add(f"mask folders missing ({tables.present(images.parent)})", f"'{masks}' in {images.parent}")
+            losses.add(f"mask folders missing ({layouts.present(images.parent)})", f"'{masks}' in {images.parent}")
         elif mask_folder == images:
             names = {f.with_name(stem(f.name).casefold()) for f in files}
             for file in files:
-                if any(file.with_name(n) in names for n in tables.bare(stem(file.name).casefold(), mask_suffix)):
+                if any(file.with_name(n) in names for n in layouts.bare(stem(file.name).casefold(), mask_suffix)):
                     mask_files.append(file)
         else:
-            mask_files = tables.files_below(mask_folder, losses)
+            mask_files = layouts.files_below(mask_folder, losses)
         taken = set(mask_files)
         files = [f for f in files if f not in taken]
         if mask_folder:
-            paired |= tables.pair(files, images, mask_files, mask_folder, mask_suffix, losses)
+            paired |= layouts.pair(files, images, mask_files, mask_folder, mask_suffix, losses)
         for file in files:
             below = file.relative_to(images)
             by_folder = part_of(below.parts[0]) if len(below.parts) > 1 else None
@@ -179,12 +179,12 @@ def chosen_tables(top: Path, tree: Path, table: str | None) -> list[Path]:
     if table is not None:
         return [next((p for p in (top / table, tree / table) if p.is_file()), top / table)]
     for folder in dict.fromkeys((tree, top)):
-        files = tables.tables_in([folder])
+        files = layouts.tables_in([folder])
         if len(files) > 1:
             raise DataError(f"{folder}: holds several tables ({name_list(f.name for f in files)}); say which: table=.")
         if files:
             return files
-    return [chosen[0] for _, part in tables.part_children(tree) if (chosen := chosen_tables(part, part, None))]
+    return [chosen[0] for _, part in layouts.part_children(tree) if (chosen := chosen_tables(part, part, None))]
 
 
 def read_rows(
@@ -204,9 +204,9 @@ def read_rows(
     )
     if text is None:
         losses.add(f"tables without a text column (looked for: {name_list(tables.TEXT_NAMES)})", table.path.name)
-    index, parts = tables.by_path_end(p.path for p in found), {p.path: p.part for p in found}
+    index, parts = layouts.by_path_end(p.path for p in found), {p.path: p.part for p in found}
     for number, row in table.rows:
-        fits = next((index[n] for n in tables.lookups(row[image]) if n in index), set())
+        fits = next((index[n] for n in layouts.lookups(row[image]) if n in index), set())
         if len(fits) > 1 and split:
             fits = {p for p in fits if parts[p] == part_of(row[split])} or fits
         if len(fits) != 1:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from crossmask.data.layouts import Sheets, between, find_parts, given, pictures, tables_in
 from crossmask.data.manifest import Case
-from crossmask.data.tables import Losses, Sheets, between, find_parts, given, pictures, tables_in
+from crossmask.data.tables import Losses
 
 SOURCE = "MoNuSeg"
 TABLES = {"train": "Train_text.xlsx", "valid": "Val_text.xlsx", "test": "Test_text.xlsx"}

@@ -16,12 +16,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from crossmask.data.manifest import Case
-from crossmask.data.split import draw
-from crossmask.data.tables import (
+from crossmask.data.layouts import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
-    Losses,
     Part,
     Sheets,
     between,
@@ -34,6 +31,9 @@ from crossmask.data.tables import (
     pictures,
     tables_in,
 )
+from crossmask.data.manifest import Case
+from crossmask.data.split import draw
+from crossmask.data.tables import Losses
 
 SOURCE = "MosMedData+"
 LOOKED_FOR = (

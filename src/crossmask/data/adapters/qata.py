@@ -21,25 +21,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from crossmask.data.layouts import ASIDE, Sheets, between, find_parts, given, pictures, tables_in
 from crossmask.data.manifest import Case
 from crossmask.data.tables import (
-    ASIDE,
     IMAGE_NAMES,
     SPLIT_NAMES,
     TABLE_SUFFIXES,
     TEXT_NAMES,
     Losses,
-    Sheets,
-    between,
-    find_parts,
-    given,
     key,
     part_in,
     part_of,
-    pictures,
     plain,
     read_table,
-    tables_in,
 )
 from crossmask.files import read_json
 
