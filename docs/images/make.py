@@ -31,7 +31,7 @@ def main() -> None:
         axis.set_title("\n".join(textwrap.wrap(f"“{text}”", 34)), fontsize=7.5, loc="left")
         axis.axis("off")
     figure.tight_layout()
-    figure.savefig(HERE / "phantom.png")
+    figure.savefig(HERE / "phantom.png", bbox_inches="tight")
 
 
 if __name__ == "__main__":

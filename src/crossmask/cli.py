@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,7 +131,8 @@ def train(
     from crossmask.train import train as run_training
 
     run = run_training(chosen, cases, folder, resume=resume, device=device, manifest=str(data))
-    print(run.folder)
+    if os.environ.get("RANK", "0") == "0":  # one line, however many processes
+        print(run.folder)
 
 
 def smoke_run(recipe: Any, output: Path | None) -> None:
@@ -205,10 +207,10 @@ def predict(
     if len(images) == 1 and images[0].lower().endswith((".csv", ".jsonl")):
         if text is not None:
             raise CallError("--text does not go with a manifest, whose rows bring their own sentences.")
-        queries, faults = manifest_queries(images[0], predictor.recipe.data.text, sides)
+        queries = manifest_queries(images[0], predictor.recipe.data.text, sides)
     else:
-        queries, faults = queries_of(images, text, sides), []
-    rows, more = predict_to_folder(predictor, queries, output, probability=probability)
+        queries = queries_of(images, text, sides)
+    rows, faults = predict_to_folder(predictor, queries, output, probability=probability)
     print(f"{output}: {len(rows)} masks")
     counts: dict[str, int] = {}
     for row in rows:
@@ -216,12 +218,13 @@ def predict(
             counts[warning] = counts.get(warning, 0) + 1
     for warning, count in counts.items():
         print(f"{count} of {len(rows)}: {warning}", file=sys.stderr)
-    for fault in faults + more:
+    for fault in faults:
         print(fault, file=sys.stderr)
-    raise typer.Exit(1 if faults + more else 0)
+    raise typer.Exit(1 if faults else 0)
 
 
-def manifest_queries(path: str, wording: str | None, sides: str | None) -> tuple[list[Any], list[str]]:
+def manifest_queries(path: str, wording: str | None, sides: str | None) -> list[Any]:
+    """A manifest's rows as queries; a file that is missing is told when its turn comes."""
     from crossmask.data import manifest
     from crossmask.predict import Query
 
@@ -232,7 +235,7 @@ def manifest_queries(path: str, wording: str | None, sides: str | None) -> tuple
         images = {name or "image": file for name, file in case.images.items()}
         source = images["image"] if list(images) == ["image"] else images
         queries.append(Query(case.id, source, case.texts.get(wording or ""), convention, case.spacing))
-    return queries, []
+    return queries
 
 
 @app.command()

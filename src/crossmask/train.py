@@ -40,11 +40,12 @@ def train(
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     run = Run(folder)
-    check_folder(run, recipe, resume)
     accelerator = Accelerator(
         cpu=parts.checked_device(device) == "cpu",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.is_main_process:
+        check_folder(run, recipe, resume)
     if recipe.train.batch % accelerator.num_processes:
         raise CallError(
             f"train.batch={recipe.train.batch} does not divide among {accelerator.num_processes} processes."
