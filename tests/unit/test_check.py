@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from crossmask.data import manifest
-from crossmask.data.check import Found, check, one_side
+from crossmask.data.check import check, one_side
+from crossmask.data.found import Found
 from crossmask.errors import CallError
 
 SIZE = (24, 32)  # rows, columns

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from crossmask.data import manifest, phantom
+from crossmask.data import manifest, phantom, phantom_sentences
 from crossmask.data.images import read_image
 from crossmask.data.masks import read_mask
 from crossmask.data.phantom import ZONES
@@ -242,11 +242,14 @@ def test_target_is_uniform_and_not_in_the_picture() -> None:
 
 
 def all_sentences(zone: tuple[str, str]) -> list[str]:
-    return [phantom.sentence(t, zone, f) for t, f in itertools.product(phantom.TEMPLATES, phantom.FINDINGS)]
+    return [
+        phantom_sentences.sentence(t, zone, f)
+        for t, f in itertools.product(phantom_sentences.TEMPLATES, phantom_sentences.FINDINGS)
+    ]
 
 
 def test_every_template_turns_with_the_picture() -> None:
-    assert len(phantom.TEMPLATES) >= 12
+    assert len(phantom_sentences.TEMPLATES) >= 12
     said = {zone: all_sentences(zone) for zone in ZONES}
     for side, height in ZONES:
         for k, text in enumerate(said[side, height]):
@@ -265,7 +268,7 @@ def test_sentences_are_well_written() -> None:
             assert " a a" not in text
             assert not any(w[0].isupper() for w in text.replace(". ", ": ").split()[1:] if w != "Location:" and
                            w not in ("We", "Left", "Right"))  # fmt: skip
-    for aside in (*phantom.PREFIXES, *phantom.SUFFIXES):  # asides name no place
+    for aside in (*phantom_sentences.PREFIXES, *phantom_sentences.SUFFIXES):  # asides name no place
         assert swap_sides(aside) == aside == swap_places(aside)
         assert not any(word in aside.lower() for word in ("left", "right", "upper", "lower", "apex", "base"))
 

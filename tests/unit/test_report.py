@@ -18,7 +18,7 @@ from crossmask.data import images
 from crossmask.errors import DataError, RunError
 from crossmask.files import read_json, write_json
 from crossmask.metrics import overlap
-from crossmask.report import charts, page
+from crossmask.report import charts, page, sentences
 from crossmask.run import Run
 
 HOSTILE = '<script>alert("1")</script> & $x_1$ <img src=http://evil.example/x.png onerror=alert(2)>'
@@ -260,12 +260,12 @@ def test_whole_page(tmp_path):
     source, elements = written(str(run.folder))
     text = " ".join(elements.text.split())
     for family in ("dice_mean", "dice_pooled"):
-        assert page.estimate(summary[family]) in text
+        assert sentences.estimate(summary[family]) in text
     for name, use in summary["text_use"].items():
         assert name in text
-        assert page.estimate(use["dice_mean"], signed=True) in text
+        assert sentences.estimate(use["dice_mean"], signed=True) in text
     for part in ("disjoint", "without_text"):
-        assert page.estimate(summary[part]["recall_pooled"]) in text
+        assert sentences.estimate(summary[part]["recall_pooled"]) in text
     assert "qata <run>" in text
     assert "hcfnet" in text
     assert "the words are used" in text
@@ -355,7 +355,7 @@ def test_run_without_words(tmp_path):
     _, elements = written(run)
     assert "These scores were made without sentences." in elements.text
     assert "own sentence" not in elements.text
-    assert page.estimate(summary["dice_mean"]) in " ".join(elements.text.split())
+    assert sentences.estimate(summary["dice_mean"]) in " ".join(elements.text.split())
     assert "without sentences" in page.text_table(summary)
 
 
@@ -365,7 +365,7 @@ def test_several_classes(tmp_path):
     summary = score(run, classes=("lung", "lesion"))
     source, elements = written(run)
     text = " ".join(elements.text.split())
-    assert page.estimate(summary["variants"]["right"]["lesion/iou_mean"]) in text
+    assert sentences.estimate(summary["variants"]["right"]["lesion/iou_mean"]) in text
     assert "means over the classes" in text
     assert "its most probable class" in text
     assert "threshold" not in page.text_table(summary)
@@ -404,7 +404,7 @@ def use(low, high, name="other"):
     ],
 )
 def test_verdict(summary, kind, words):
-    said = page.verdict(summary)
+    said = sentences.verdict(summary)
     assert said[0] == kind
     assert words in said[1]
 
@@ -412,7 +412,7 @@ def test_verdict(summary, kind, words):
 def test_verdict_tells_of_disagreement():
     summary = use(0.2, 0.3)
     summary["text_use"]["other"]["dice_pooled"] = use(-0.1, 0.1)["text_use"]["other"]["dice_mean"]
-    assert "The pooled Dice does not agree" in page.verdict(summary)[1]
+    assert "The pooled Dice does not agree" in sentences.verdict(summary)[1]
 
 
 def test_missing_pieces_are_said(tmp_path):
@@ -467,7 +467,7 @@ def test_text_table(tmp_path):
     lines = page.text_table(summary).splitlines()
     right = next(line for line in lines if line.startswith("right"))
     assert right.split()[1] == str(summary["cases"])
-    assert page.estimate(summary["dice_pooled"]) in right
+    assert sentences.estimate(summary["dice_pooled"]) in right
     assert f"{summary['iou_mean']['value']:.3f}" in right
     names = [line.split()[0] for line in lines[1:9]]
     assert names[:6] == ["words", "right", "none", "other", "swapped", "(disjoint)"]

@@ -10,18 +10,17 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from crossmask.data.found import Found, some, spread_of, wide
 from crossmask.data.images import Picture, read_image
 from crossmask.data.manifest import Case, column_faults, csv_rows, jsonl_rows, to_case
 from crossmask.data.masks import read_mask
 from crossmask.data.sides import names_side
-from crossmask.errors import DataError, listed, name_list
+from crossmask.errors import DataError
 from crossmask.files import file_digest
 from crossmask.rooms import near_miss
 
@@ -30,36 +29,6 @@ LONG = 2000  # characters; no sentence about one picture is as long
 OTHER_SIDE = 0.6  # share of a mask on the side its sentence does not name, above which the two disagree
 _LEFT, _RIGHT = (re.compile(rf"\b{word}\b", re.IGNORECASE) for word in ("left", "right"))
 _BOTH = re.compile(r"\b(?:bilateral(?:ly)?|both)\b", re.IGNORECASE)
-
-
-@dataclass
-class Found:
-    """faults stop work, warnings want a look, facts are counts; each fault and warning is one sentence."""
-
-    faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)  # label -> number, text, or {label: number}
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        width = max(map(len, self.facts), default=0)
-        lines = [f"{label:{width}}  {told(value)}" for label, value in self.facts.items()]
-        for title, entries in (("warnings", self.warnings), ("faults", self.faults)):
-            lines += ["", f"{title}: {len(entries) or 'none'}", *(f"  {e}" for e in listed(entries).splitlines())]
-        return "\n".join(lines).strip()
-
-
-def told(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "; ".join(f"{label} {told(entry)}" for label, entry in value.items()) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def some(ids: Sequence[str]) -> str:
-    """'3 (a, b, c)': a count and the first ids."""
-    return f"{len(ids)} ({name_list(ids, shown=5)})" if ids else "0"
 
 
 def check(
@@ -322,14 +291,6 @@ class Pictures:
                     f"{titled('split', name)}: LEAK: the same picture stands in several parts: {some(names)}; "
                     "scores are too good until each is kept in one part.",
                 )
-
-
-def wide(size: Sequence[int]) -> str:
-    return f"{size[1]}x{size[0]}"
-
-
-def spread_of(values: np.ndarray, how: str) -> str:
-    return " ".join(f"{v:{how}}" for v in (values.min(), float(np.median(values)), values.max()))
 
 
 def texts(cases: Sequence[Case], found: Found) -> None:

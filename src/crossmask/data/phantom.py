@@ -25,6 +25,7 @@ from crossmask.core import rng
 from crossmask.data import manifest
 from crossmask.data.images import write_picture
 from crossmask.data.masks import write_mask
+from crossmask.data.phantom_sentences import draw_text
 from crossmask.errors import CallError, DataError
 from crossmask.files import atomic_folder, digest, read_json, write_json
 
@@ -34,61 +35,6 @@ ZONES = (("left", "upper"), ("right", "upper"), ("left", "lower"), ("right", "lo
 PARTS = {"train": 0.7, "valid": 0.1, "test": 0.2}
 UNGROUPED = 0.1  # share of cases whose patient is unknown
 FEWEST_CASES, SMALLEST_SIZE, GREATEST_SHARE = 8, 32, 0.9
-
-# A slot is called after the word it takes for the upper left lesion, in lower case or capitalised.
-SIDE_WORDS = {"left": "right"}
-HEIGHT_WORDS = {"upper": "lower", "apex": "base", "top": "bottom", "superior": "inferior"}
-TEMPLATES = (
-    "There is {a finding} in the {upper} {left} lung.",
-    "{Finding}, {left}-sided, {upper} zone.",
-    "{Upper} {left} field: {finding}.",
-    "On the {left}, near the {apex}, {a finding} is seen.",
-    "{Finding} at the {left} {apex}.",
-    "{Left} lung: {finding} in the {upper} part.",
-    "The {upper} zone of the {left} lung shows {a finding}.",
-    "{A finding} projects over the {left} {upper} zone, with blurred margins.",
-    "{A finding} lies towards the {top} of the {left} lung.",
-    "{Left} {upper} zone {finding}.",
-    "In the {left} hemithorax, {superior} portion, there is {a finding}.",
-    "We note {a finding} on the {left}, in the {superior} part of the lung.",
-    "Increased density in the {left} lung, {upper} field, suspicious for infection.",
-    "Close to the {apex} of the {left} lung there is {a finding}; follow-up is advised.",
-    "{Upper} {left} {finding}.",
-    "The {left} {apex} is affected by {a finding}.",
-    "Looking at the {left} side, {a finding} is present at the {top}.",
-    "Abnormality: {finding}. Location: {left}, {upper}.",
-    "The {superior} half of the {left} lung contains {a finding}.",
-    "{Top} of the {left} lung: {finding}, most likely inflammatory.",
-)
-FINDINGS = (
-    "rounded opacity",
-    "consolidation",
-    "ill-defined density",
-    "patchy infiltrate",
-    "focal opacity",
-    "irregular density",
-    "airspace opacity",
-    "nodular shadow",
-    "hazy infiltrate",
-    "area of increased density",
-)
-PREFIXES = (
-    "Portable AP view.",
-    "PA chest film.",
-    "Indication: cough and fever.",
-    "No earlier film for comparison.",
-    "Adequate inspiration.",
-    "Mediastinal contours are normal.",
-)
-SUFFIXES = (
-    "No pleural effusion.",
-    "No pneumothorax.",
-    "Heart size within normal limits.",
-    "The bones are unremarkable.",
-    "Clinical correlation is recommended.",
-    "The trachea is central.",
-)
-PREFIX_SHARE, SUFFIX_SHARE = 0.25, 0.35
 
 
 @dataclass(frozen=True)
@@ -260,34 +206,6 @@ def deal(seed: int, without_text: float, without_mask: float) -> Iterator[Place]
             yield Place(group, part, has_text, has_mask)
 
 
-# Words
-
-
-def sentence(template: str, zone: tuple[str, str], finding: str) -> str:
-    """A template said of a zone.
-
-    >>> sentence("{Finding} at the {left} {apex}.", ("right", "lower"), "hazy opacity")
-    'Hazy opacity at the right base.'
-    """
-    side, height = zone
-    slots = {word: word if side == "left" else other for word, other in SIDE_WORDS.items()}
-    slots |= {word: word if height == "upper" else other for word, other in HEIGHT_WORDS.items()}
-    slots |= {"finding": finding, "a finding": f"{'an' if finding[0] in 'aeiou' else 'a'} {finding}"}
-    slots |= {slot[0].upper() + slot[1:]: word[0].upper() + word[1:] for slot, word in slots.items()}
-    return template.format_map(slots)
-
-
-def _text(random: np.random.Generator, zone: tuple[str, str]) -> str:
-    template, finding = random.choice(TEMPLATES), random.choice(FINDINGS)
-    prefix, suffix = random.choice(PREFIXES), random.choice(SUFFIXES)
-    parts = [sentence(str(template), zone, str(finding))]
-    if random.random() < PREFIX_SHARE:
-        parts.insert(0, str(prefix))
-    if random.random() < SUFFIX_SHARE:
-        parts.append(str(suffix))
-    return " ".join(parts)
-
-
 # Films. Lengths are shares of the film's side; x runs to the picture's right, y down, both from 0 to 1.
 
 
@@ -295,7 +213,7 @@ def draw(seed: int, index: int, size: int) -> Film:
     """Film, lesions, target and sentence of case ``index`` (from 0)."""
     random = rng(seed, "phantom", index)
     target = int(random.integers(len(ZONES)))
-    text = _text(random, ZONES[target])
+    text = draw_text(random, ZONES[target])
     y, x = (np.indices((size, size)) + 0.5) / size
     chest = _Chest(random, x, y)
     profiles = _lesions(random, chest, x, y)

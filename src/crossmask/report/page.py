@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,28 @@ import yaml
 from crossmask.errors import DataError
 from crossmask.files import atomic, read_json
 from crossmask.report import charts
+from crossmask.report.sentences import (
+    LEARNT_FROM,
+    TOLD,
+    Json,
+    caveats,
+    chosen_sentence,
+    duration,
+    estimate,
+    known,
+    many,
+    numeric,
+    same_manifest,
+    spread_text,
+    unit_sentence,
+    value_text,
+    verdict,
+)
 from crossmask.run import Run
-
-Json = Mapping[str, Any]
 
 HERE = Path(__file__).parent
 FAMILIES = {"pooled": "pooled", "mean": "per case"}
 SCORES = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
-TOLD = {
-    "right": "the case's own sentence",
-    "none": "no sentence",
-    "other": "another case's sentence",
-    "swapped": "left and right exchanged",
-}
-LEARNT_FROM = ("train", "selection", "all")  # parts whose score is no test score
 PICTURE_SIDE = 480  # pixels; larger overlays are made smaller for the page
 LOGGED = ("event", "step", "images", "loss", "lr", "gradient_norm", "seconds")  # what is no loss term in a step's line
 # As data.images.overlay paints (a test compares them): each predicted class, and the truth.
@@ -113,176 +121,6 @@ def by_weight(run: Run) -> list[str]:
         return kind, -run.scores_path(split, ".json").stat().st_mtime, split
 
     return sorted(run.scored_splits(), key=weight)
-
-
-# --- numbers as text -------------------------------------------------------------------------------------------------
-
-
-def known(number: Any) -> bool:
-    return isinstance(number, int | float) and math.isfinite(number)
-
-
-def numeric(number: Any) -> float:
-    return float(number) if known(number) else 0.0
-
-
-def value_text(estimate: Json, signed: bool = False) -> str:
-    number = estimate.get("value")
-    if not known(number):
-        return "not defined"
-    return (f"{number:+.3f}" if signed else f"{number:.3f}").replace("-", "−")
-
-
-def spread_text(estimate: Json, signed: bool = False) -> str:
-    low, high = estimate.get("low"), estimate.get("high")
-    if known(low) and known(high):
-        return (f"[{low:+.3f}, {high:+.3f}]" if signed else f"[{low:.3f}, {high:.3f}]").replace("-", "−")
-    return f"no interval (one {'case' if estimate.get('unit') == 'cases' else 'group'})"
-
-
-def estimate(estimate: Json, signed: bool = False) -> str:
-    """
-    >>> estimate({"value": 0.888, "low": 0.88, "high": 0.896, "unit": "groups"})
-    '0.888 [0.880, 0.896]'
-    >>> estimate({"value": 0.888, "low": float("nan"), "high": float("nan"), "unit": "groups"})
-    '0.888 no interval (one group)'
-    """
-    return f"{value_text(estimate, signed)} {spread_text(estimate, signed)}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(42), duration(600), duration(5400)
-    ('42 s', '10 min', '1 h 30 min')
-    """
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def many(number: int, thing: str) -> str:
-    """
-    >>> many(1, "case"), many(2113, "case")
-    ('1 case', '2113 cases')
-    """
-    return f"{number} {thing}" + ("" if number == 1 else "s")
-
-
-# --- sentences -------------------------------------------------------------------------------------------------------
-
-
-def unit_sentence(summary: Json) -> str:
-    """What was resampled for the intervals."""
-    unit = summary["dice_mean"].get("unit")
-    if unit == "groups":
-        return "95 % intervals: bootstrap over groups (patients)."
-    return "95 % intervals: bootstrap over cases, for no case names its group (patient)."
-
-
-def many_classes(summary: Json | None) -> bool:
-    return bool(summary) and any("/" in key for key in (summary or {})["variants"]["right"])
-
-
-def chosen_sentence(selection: Json | None, summary: Json | None = None) -> str:
-    """Which part chose epoch and threshold."""
-    threshold = (summary or {}).get("threshold")
-    several = many_classes(summary)
-    if not selection:
-        words = (
-            "What chose epoch and threshold is not known: selection.json, which the end of training writes, is missing."
-        )
-        if known(threshold) and not several:
-            words += f" The scores use the threshold {threshold:g}."
-        return words
-    step, cases = selection.get("checkpoint_step", "?"), int(numeric(selection.get("cases")))
-    own = selection.get("threshold")
-    if not cases:
-        words = f"No cases were set aside to choose by: these are the last weights (step {step})"
-        words += "." if several else f", at the threshold {numeric(own):g}."
-    else:
-        part = selection.get("part", "selection")
-        by = selection.get("by")
-        what = "The epoch was" if several else "Epoch and threshold were"
-        words = f"{what} chosen on the part '{part}', {many(cases, 'case')}"
-        words += f", by {by}: step {step}" if by else f": step {step}"
-        words += "; each pixel takes its most probable class." if several else f", threshold {numeric(own):g}."
-    if known(threshold) and known(own) and abs(numeric(threshold) - numeric(own)) > 1e-9 and not several:
-        words += f" The scores use the threshold {threshold:g} instead, as the recipe says."
-    return words
-
-
-def verdict(summary: Json) -> tuple[str, str]:
-    """(kind, sentence): whether the intervals show that the words are used. Kinds: yes, no, open, none."""
-    use = summary.get("text_use") or {}
-    name = next((n for n in ("other", "swapped", "none") if n in use), None)
-    if name is None:
-        if "without_text" in summary:
-            return "none", "No case of this part has a sentence, so whether the words are used cannot be said."
-        return "none", "These scores were made without sentences."
-    per_case, pooled = use[name]["dice_mean"], use[name]["dice_pooled"]
-    how = f"With {TOLD[name]}"
-    what = direction(per_case)
-    if what == "unknown":
-        change = value_text({"value": -numeric(per_case["value"])}, signed=True)
-        words = f"{how} the Dice per case changes by {change}, but there is no interval: nothing can be concluded."
-        return "open", words
-    if what == "falls":
-        ending = {
-            "other": "the words are used",
-            "swapped": "the words that name a side are used",
-            "none": "sentences help; whether it matters what they say, this does not show",
-        }[name]
-        words = f"{how} the Dice per case falls by {estimate(per_case)}: {ending}."
-    elif what == "rises":
-        turned = {k: -numeric(per_case[k]) for k in ("value", "low", "high")}
-        turned["low"], turned["high"] = turned["high"], turned["low"]
-        words = f"{how} the Dice per case rises by {estimate(turned)}: the case's own words do not help."
-    else:
-        words = (
-            f"{how} no difference in the Dice per case can be shown ({estimate(per_case, signed=True)}): "
-            "the words may not be used."
-        )
-    if direction(pooled) not in (what, "unknown"):
-        words += f" The pooled Dice does not agree (right minus {name}: {estimate(pooled, signed=True)})."
-    return {"falls": "yes", "rises": "no", "open": "open"}[what], words
-
-
-def direction(difference: Json) -> str:
-    """What the Dice does under the variant, from the interval of right minus variant."""
-    low, high = difference.get("low"), difference.get("high")
-    if not (known(low) and known(high)):
-        return "unknown"
-    return "falls" if numeric(low) > 0 else "rises" if numeric(high) < 0 else "open"
-
-
-def caveats(summary: Json) -> list[str]:
-    """Counts that a reader of the scores must know."""
-    groups, right = summary.get("groups") or {}, summary["variants"]["right"]
-    silent = summary.get("without_text")
-    total = right["cases"] + (silent["cases"] if silent and len(summary["variants"]) > 1 else 0)
-    lines = []
-    if summary["split"] in LEARNT_FROM:
-        lines.append("The run learnt from cases of this part: this is no test score.")
-    shared = int(numeric(groups.get("cases_whose_group_is_in_train")))
-    if shared:
-        lines.append(
-            f"{shared} of {many(total, 'case')} belong to {many(int(numeric(groups.get('groups_in_train'))), 'group')} "
-            "(patients) of which the run learnt from other cases."
-        )
-    else:
-        lines.append("No case belongs to a group (patient) that the run is known to have learnt from.")
-    if unknown := int(numeric(groups.get("cases_without_group"))):
-        lines.append(f"{unknown} of {many(total, 'case')} name no group: whose they are is not known.")
-    lines += [f"{many(int(numeric(n)), 'case')} left out: {why}." for why, n in (summary.get("left_out") or {}).items()]
-    if not same_manifest(summary):
-        lines.append("The manifest that was scored is not the one trained on (another hash).")
-    return lines
-
-
-def same_manifest(summary: Json | None) -> bool:
-    hashes = (summary or {}).get("manifest") or {}
-    return hashes.get("hash") == hashes.get("trained_on")
 
 
 # --- a scored part ---------------------------------------------------------------------------------------------------
