@@ -243,9 +243,17 @@ class PyramidSegmenter(nn.Module):
 
 
 def gathered(x: Tensor) -> Tensor:
-    """The tensor of all processes, this one's part keeping its gradient: (B, ...) -> (world * B, ...)."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return x
-    from torch.distributed.nn.functional import all_gather
+    """The tensor of all processes: (B, ...) -> (world * B, ...), every process holding the same B.
 
-    return torch.cat(all_gather(x.contiguous()))
+    This process's part keeps its gradient, times the number of processes: each computes the loss of all pairs, and their
+    gradients are averaged afterwards, so that the mean is the gradient of one large batch.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    world = distributed.get_world_size()
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world)]
+    distributed.all_gather(parts, x.detach().contiguous())
+    if x.requires_grad:
+        parts[distributed.get_rank()] = x * world - x.detach() * (world - 1)
+    return torch.cat(parts)
