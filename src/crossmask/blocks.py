@@ -245,8 +245,8 @@ class PyramidSegmenter(nn.Module):
 def gathered(x: Tensor) -> Tensor:
     """The tensor of all processes: (B, ...) -> (world * B, ...), every process holding the same B.
 
-    This process's part keeps its gradient, times the number of processes: each computes the loss of all pairs, and their
-    gradients are averaged afterwards, so that the mean is the gradient of one large batch.
+    This process's part keeps its gradient, times the number of processes: each computes the loss of all pairs, and
+    their gradients are averaged afterwards, so that the mean is the gradient of one large batch.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):

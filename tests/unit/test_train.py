@@ -209,13 +209,7 @@ def test_two_processes_learn_the_same(tiny_recipe: Path, phantom: Path, cases: l
     from crossmask.evaluate import evaluate
     from crossmask.predict import Predictor
 
-    more = [
-        "train.images=9600",
-        "train.validate_every=9600",
-        "train.batch=16",
-        "method.ema=0.98",
-        "data.augment={mirror: 0}",
-    ]
+    more = ["train.images=1600", "train.validate_every=1600", "method.ema=0", "data.augment={mirror: 0}"]
     call = command(tiny_recipe, phantom, tmp_path / "two", *more)
     launch = [
         sys.executable,
