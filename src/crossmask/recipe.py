@@ -146,7 +146,7 @@ def apply(plain: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise CallError(f"'{override}' is no override; write key=value, such as train.images=20000.")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.safe_load(value) if value.strip() else ""  # 'data.text=' is the plain column, null none
     except yaml.YAMLError as error:
         raise CallError(f"'{override}': the value is not readable YAML.") from error
     *parents, last = key.split(".")

@@ -48,6 +48,8 @@ def test_overrides(tiny_recipe: Path) -> None:
     assert chosen.data.grid_size == (64, 32)
     assert chosen.data.text is None
     assert chosen.model["lcfm"] == "channel"
+    plain = recipe.load("hcfnet/qata_cpu", ["data.text=", "data.split="])
+    assert plain.data.text == plain.data.split == ""
 
 
 @pytest.mark.parametrize("wrong", ["train.lr", "=3", "model.lcfm.x=1", "train.nonsense=1", "train.lr=fast"])
