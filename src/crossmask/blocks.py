@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -184,6 +184,44 @@ class SubPixelHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(F.relu(self.shuffle(self.expand(x))))
+
+
+class JoinSkip(nn.Module):
+    """Reduce, up-sample, join the skip: x (B, C, h, w), skip (B, S, 2h, 2w) -> (B, O, 2h, 2w)."""
+
+    def __init__(self, channels: int, skip: int, outputs: int) -> None:
+        super().__init__()
+        self.reduce = conv_norm_act(channels, outputs, 1)
+        self.refine = nn.Sequential(conv_norm_act(outputs + skip, outputs), conv_norm_act(outputs, outputs))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.refine(torch.cat([upsample(self.reduce(x)), skip], 1))
+
+
+class GuidedDecoder(nn.Module):
+    """Three layers guided by words (strides 32 -> 16 -> 8 -> 4), then the sub-pixel head.
+
+    layer: (channels, skip, outputs) -> a module called with (x, text, text_mask, skip). widths: at strides 4 to 32.
+    """
+
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        widths: Sequence[int],
+        classes: int,
+        layer: Callable[[int, int, int], nn.Module],
+    ) -> None:
+        super().__init__()
+        top = encoder_channels[3]
+        self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
+        self.layers = nn.ModuleList(layer(widths[i + 1], encoder_channels[i], widths[i]) for i in (2, 1, 0))
+        self.head = SubPixelHead(widths[0], classes)
+
+    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor) -> Tensor:
+        x = self.enter(maps[3])
+        for layer, skip in zip(self.layers, maps[2::-1], strict=True):
+            x = layer(x, text, text_mask, skip)
+        return self.head(x)
 
 
 class PyramidSegmenter(nn.Module):

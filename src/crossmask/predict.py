@@ -25,7 +25,6 @@ from crossmask.data.images import (
     write_picture,
     write_probability,
 )
-from crossmask.data.loader import Words
 from crossmask.errors import CallError, CrossmaskError, DataError
 from crossmask.files import atomic, read_json
 from crossmask.progress import Bar
@@ -108,8 +107,7 @@ class Predictor:
         for row, state in enumerate(states):
             if state is not None:
                 tokens[row, : len(state)], mask[row, : len(state)] = torch.from_numpy(state), True
-        words = Words(tokens.to(self.device), mask.to(self.device))
-        return words.tokens, words.mask
+        return tokens.to(self.device), mask.to(self.device)
 
     # --- the model's grid --------------------------------------------------------------------------------------------
     @torch.inference_mode()

@@ -17,7 +17,7 @@ import numpy as np
 
 from crossmask.data.found import Found, some, spread_of, wide
 from crossmask.data.images import Picture, read_image
-from crossmask.data.manifest import Case, column_faults, csv_rows, jsonl_rows, to_case
+from crossmask.data.manifest import Case, read_leniently
 from crossmask.data.masks import read_mask
 from crossmask.data.sides import names_side
 from crossmask.errors import DataError
@@ -43,7 +43,8 @@ def check(
     """
     path = Path(manifest)
     found = Found()
-    cases = rows(path, found.faults)
+    cases, faults = read_leniently(path)
+    found.faults += faults
     if not cases:
         return found
     found.facts["cases"] = len(cases)
@@ -58,34 +59,6 @@ def check(
     texts(cases, found)
     sides(cases, pictures, found)
     return found
-
-
-def rows(path: Path, faults: list[str]) -> list[Case]:
-    """The manifest's rows as far as they can be read; unlike ``manifest.read`` no fault keeps the others back."""
-    if not path.is_file():
-        faults.append(f"{path}: there is no such manifest; 'crossmask data import' makes one.")
-        return []
-    try:
-        table, wrong = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path)
-    except DataError as error:
-        faults.append(str(error))
-        return []
-    missing = column_faults(path, list(dict.fromkeys(name for _, row in table for name in row)))
-    faults += wrong + missing
-    if missing:
-        return []
-    if not table and not wrong:
-        faults.append(f"{path}: holds no case; add one row a case below the header.")
-    cases = []
-    seen: dict[str, int] = {}
-    for number, row in table:
-        case, wrong = to_case(row, path.parent, True)
-        first = seen.setdefault(case.id, number)
-        if first != number and case.id:
-            wrong.append(f"id '{case.id}' already stands in row {first}; give every case its own id")
-        faults += [f"{path}, row {number}: {what}." for what in wrong]
-        cases.append(case)
-    return cases
 
 
 def ids_and_groups(cases: Sequence[Case], found: Found) -> None:

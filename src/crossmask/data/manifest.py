@@ -48,28 +48,36 @@ class Case:
 
 def read(path: str | Path, *, check_files: bool = True) -> list[Case]:
     """All rows of a manifest, or one :class:`DataError` that lists every fault with its row and its fix."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such manifest; 'crossmask data import' makes one.")
-    rows, faults = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path)
-    columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    missing = column_faults(path, columns)
-    faults += missing
-    cases = []
-    if not missing:
-        seen: dict[str, int] = {}
-        for number, row in rows:
-            case, wrong = to_case(row, path.parent, check_files)
-            first = seen.setdefault(case.id, number)
-            if first != number and case.id:
-                wrong.append(f"id '{case.id}' already stands in row {first}; give every case its own id")
-            faults += [f"{path}, row {number}: {what}." for what in wrong]
-            cases.append(case)
-        if not rows and not faults:
-            faults.append(f"{path}: holds no case; add one row a case below the header.")
+    cases, faults = read_leniently(path, check_files=check_files)
     if faults:
         raise DataError(listed(faults))
     return cases
+
+
+def read_leniently(path: str | Path, *, check_files: bool = True) -> tuple[list[Case], list[str]]:
+    """The rows as far as they can be read, and every fault with its row and its fix."""
+    path = Path(path)
+    if not path.is_file():
+        return [], [f"{path}: there is no such manifest; 'crossmask data import' makes one."]
+    try:
+        rows, faults = jsonl_rows(path) if path.suffix.lower() == ".jsonl" else csv_rows(path)
+    except DataError as error:
+        return [], [str(error)]
+    missing = column_faults(path, list(dict.fromkeys(name for _, row in rows for name in row)))
+    if missing:
+        return [], faults + missing
+    if not rows and not faults:
+        faults.append(f"{path}: holds no case; add one row a case below the header.")
+    cases = []
+    seen: dict[str, int] = {}
+    for number, row in rows:
+        case, wrong = to_case(row, path.parent, check_files)
+        first = seen.setdefault(case.id, number)
+        if first != number and case.id:
+            wrong.append(f"id '{case.id}' already stands in row {first}; give every case its own id")
+        faults += [f"{path}, row {number}: {what}." for what in wrong]
+        cases.append(case)
+    return cases, faults
 
 
 def csv_rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:

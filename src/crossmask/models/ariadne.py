@@ -18,11 +18,12 @@ encoder whose dropout stays on; one head of self-attention beside four of cross-
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from torch import Tensor, nn
 
 from crossmask import encoders
-from crossmask.blocks import NonLocalFusion, NoText, PyramidSegmenter, SubPixelHead, conv_norm_act, upsample
+from crossmask.blocks import GuidedDecoder, JoinSkip, NonLocalFusion, NoText, PyramidSegmenter
 
 
 class GuideLayer(nn.Module):
@@ -31,42 +32,11 @@ class GuideLayer(nn.Module):
     def __init__(self, channels: int, skip: int, outputs: int, text_dim: int, *, heads: int, dropout: float) -> None:
         super().__init__()
         self.guide = NonLocalFusion(channels, text_dim, heads=heads, dropout=dropout)
-        self.reduce = conv_norm_act(channels, outputs, 1)
-        self.refine = nn.Sequential(conv_norm_act(outputs + skip, outputs), conv_norm_act(outputs, outputs))
+        self.join = JoinSkip(channels, skip, outputs)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, skip: Tensor) -> Tensor:
-        x = upsample(self.reduce(self.guide(x, text, text_mask)))
-        return self.dropout(self.refine(torch.cat([x, skip], 1)))
-
-
-class Decoder(nn.Module):
-    """Three guided layers (strides 32 -> 16 -> 8 -> 4), then the sub-pixel head."""
-
-    def __init__(
-        self,
-        encoder_channels: tuple[int, ...],
-        widths: tuple[int, ...],
-        classes: int,
-        text_dim: int,
-        *,
-        heads: int,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        top = encoder_channels[3]
-        self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
-        self.layers = nn.ModuleList(
-            GuideLayer(widths[i + 1], encoder_channels[i], widths[i], text_dim, heads=heads, dropout=dropout)
-            for i in (2, 1, 0)
-        )
-        self.head = SubPixelHead(widths[0], classes)
-
-    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor) -> Tensor:
-        x = self.enter(maps[3])
-        for layer, skip in zip(self.layers, maps[2::-1], strict=True):
-            x = layer(x, text, text_mask, skip)
-        return self.head(x)
+        return self.dropout(self.join(self.guide(x, text, text_mask), skip))
 
 
 def build(
@@ -84,9 +54,10 @@ def build(
     encoder's own, as the paper has it)."""
     pyramid = encoders.build(encoder, channels=sum(channels), weights=weights)
     width = text_dim or 64
+    layer = partial(GuideLayer, text_dim=width, heads=heads, dropout=dropout)
     return PyramidSegmenter(
         pyramid,
-        Decoder(pyramid.channels, tuple(decoder or pyramid.channels), classes, width, heads=heads, dropout=dropout),
+        GuidedDecoder(pyramid.channels, decoder or pyramid.channels, classes, layer),
         channels=channels,
         no_text=NoText(width),
         uses_text=text_dim is not None,

@@ -16,6 +16,7 @@ sentences instead would change nothing: their frozen states are equal, so the lo
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,16 +26,15 @@ from torch import Tensor, nn
 from crossmask import encoders
 from crossmask.blocks import (
     Attention,
+    GuidedDecoder,
+    JoinSkip,
     NonLocalFusion,
     NoText,
     PyramidSegmenter,
-    SubPixelHead,
     TextProjection,
-    conv_norm_act,
     gathered,
     masked_mean,
     position_code,
-    upsample,
 )
 from crossmask.losses import contrastive
 
@@ -83,18 +83,15 @@ class SpatialModulation(nn.Module):
         return x * (1 + gamma) + beta
 
 
-class FusionBlock(nn.Module):
+class FusionBlock(JoinSkip):
     """N, G (B, C, h, w) and a skip (B, S, 2h, 2w) -> (B, O, 2h, 2w). ``form``: N and G side by side, or added."""
 
     def __init__(self, channels: int, skip: int, outputs: int, form: str, maps: int) -> None:
-        super().__init__()
+        super().__init__(channels * (maps if form == "concat" else 1), skip, outputs)
         self.form = form
-        self.reduce = conv_norm_act(channels * (maps if form == "concat" else 1), outputs, 1)
-        self.refine = nn.Sequential(conv_norm_act(outputs + skip, outputs), conv_norm_act(outputs, outputs))
 
-    def forward(self, fused: list[Tensor], skip: Tensor) -> Tensor:
-        x = torch.cat(fused, 1) if self.form == "concat" else torch.stack(fused).sum(0)
-        return self.refine(torch.cat([upsample(self.reduce(x)), skip], 1))
+    def forward(self, fused: list[Tensor], skip: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(torch.cat(fused, 1) if self.form == "concat" else torch.stack(fused).sum(0), skip)
 
 
 class HybridLayer(nn.Module):
@@ -127,48 +124,6 @@ class HybridLayer(nn.Module):
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, skip: Tensor) -> Tensor:
         fused = [part(x, text, text_mask) for part in (self.non_local, self.local) if part is not None]
         return self.dropout(self.fuse(fused or [x], skip))
-
-
-class Decoder(nn.Module):
-    """Three hybrid layers (strides 32 -> 16 -> 8 -> 4), then the sub-pixel head."""
-
-    def __init__(
-        self,
-        encoder_channels: tuple[int, ...],
-        widths: tuple[int, ...],
-        classes: int,
-        text_dim: int,
-        *,
-        nlcfm: bool,
-        lcfm: str,
-        fusion: str,
-        heads: int,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        top = encoder_channels[3]
-        self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
-        self.layers = nn.ModuleList(
-            HybridLayer(
-                widths[i + 1],
-                encoder_channels[i],
-                widths[i],
-                text_dim,
-                nlcfm=nlcfm,
-                lcfm=lcfm,
-                fusion=fusion,
-                heads=heads,
-                dropout=dropout,
-            )
-            for i in (2, 1, 0)
-        )
-        self.head = SubPixelHead(widths[0], classes)
-
-    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor) -> Tensor:
-        x = self.enter(maps[3])
-        for layer, skip in zip(self.layers, maps[2::-1], strict=True):
-            x = layer(x, text, text_mask, skip)
-        return self.head(x)
 
 
 class Alignment(nn.Module):
@@ -238,20 +193,11 @@ def build(
     (None: the encoder's own, as the paper has it). The switches are the paper's ablations."""
     pyramid = encoders.build(encoder, channels=sum(channels), weights=weights)
     width = text_dim or 64
+    layer = partial(HybridLayer, text_dim=width, nlcfm=nlcfm, lcfm=lcfm, fusion=fusion, heads=heads, dropout=dropout)
     return HCFNet(
         Alignment(pyramid.channels, width, mccl) if mccl != "off" and text_dim else None,
         encoder=pyramid,
-        decoder=Decoder(
-            pyramid.channels,
-            tuple(decoder or pyramid.channels),
-            classes,
-            width,
-            nlcfm=nlcfm,
-            lcfm=lcfm,
-            fusion=fusion,
-            heads=heads,
-            dropout=dropout,
-        ),
+        decoder=GuidedDecoder(pyramid.channels, decoder or pyramid.channels, classes, layer),
         channels=channels,
         no_text=NoText(width),
         uses_text=text_dim is not None,
