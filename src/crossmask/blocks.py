@@ -263,9 +263,15 @@ class PyramidSegmenter(nn.Module):
         """image (B, C, H, W) in [0, 1] -> four maps at strides 4, 8, 16, 32 of the padded image."""
         return self.encoder(pad_to_stride(self.absent(image, present)))
 
-    def decode(self, maps: list[Tensor], text: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
-        """Maps -> logits (B, K, H, W) of the padded image."""
-        return self.decoder(maps, *self.words(text, text_mask, maps[0].shape[0]))
+    def decode(
+        self,
+        maps: list[Tensor],
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        decoder: nn.Module | None = None,
+    ) -> Tensor:
+        """Maps -> logits (B, K, H, W) of the padded image; ``decoder``: another one of the same form."""
+        return (decoder or self.decoder)(maps, *self.words(text, text_mask, maps[0].shape[0]))
 
     def forward(
         self,

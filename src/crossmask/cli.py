@@ -48,7 +48,7 @@ def options(
 @data_app.command("import", context_settings={"allow_extra_args": True})
 def data_import(
     context: typer.Context,
-    adapter: Annotated[str, typer.Argument(help="qata, mosmed, monuseg, folder ('crossmask list' shows all).")],
+    adapter: Annotated[str, typer.Argument(help="qata, brats, folder... ('crossmask list' shows all).")],
     source: Annotated[Path, typer.Argument(help="The data set's folder.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The manifest to write.")] = Path("cases.csv"),
 ) -> None:
@@ -88,19 +88,48 @@ def data_check(
     raise typer.Exit(1 if found.faults else 0)
 
 
+@data_app.command("register")
+def data_register(
+    fixed: Annotated[Path, typer.Argument(help="The scan that stays: NIfTI, or a folder of one DICOM series.")],
+    moving: Annotated[Path, typer.Argument(help="The scan that is laid onto its grid.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The aligned scan (.nii.gz); a .tfm goes beside it.")],
+    truth: Annotated[Path | None, typer.Option(help="A known transform (ITK), to tell the error of this one.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampled voxels.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Align a pair of scans rigidly and say how well: motion, residual, before and after."""
+    from crossmask.data.register import register
+
+    report = register(fixed, moving, output, truth=truth, seed=seed)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        print(report)
+
+
 @data_app.command("phantom")
 def data_phantom(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    anatomy: Annotated[
+        Path | None, typer.Option(help="A folder of label maps: two aligned contrasts a brain instead.")
+    ] = None,
     cases: Annotated[int, typer.Option(help="How many pictures.")] = 600,
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
     seed: Annotated[int, typer.Option(help="Another seed, another set.")] = 0,
 ) -> None:
-    """Draw chest-like pictures whose sentence decides which of four lesions is the target."""
-    from crossmask.data.phantom import make
+    """Draw chest-like pictures whose sentence decides which of four lesions is the target; or, with --anatomy, two
+    aligned scans of each brain, a border faint in one being clear in the other."""
     from crossmask.progress import Bar
 
     with Bar("drawing") as bar:
-        print(make(output, cases=cases, size=size, seed=seed, progress=bar.tick))
+        if anatomy is not None:
+            from crossmask.data import phantom_brain
+
+            print(phantom_brain.make(anatomy, output, seed=seed, progress=bar.tick))
+        else:
+            from crossmask.data import phantom
+
+            print(phantom.make(output, cases=cases, size=size, seed=seed, progress=bar.tick))
 
 
 # --- train, evaluate, predict ----------------------------------------------------------------------------------------
@@ -191,15 +220,20 @@ def evaluate(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    images: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or one manifest.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Pictures, volumes, folders, one manifest; or one case's images as flair=FILE t1=FILE."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder for masks, overlays and the table.")],
     text: Annotated[str | None, typer.Option(help="The sentence (for every picture given).")] = None,
     sides: Annotated[str | None, typer.Option(help="Whose left the sentence means: image or patient.")] = None,
-    probability: Annotated[bool, typer.Option(help="Also write 16-bit probability PNGs.")] = False,
+    probability: Annotated[bool, typer.Option(help="Also write the probabilities.")] = False,
+    seg: Annotated[bool, typer.Option(help="Also write a DICOM SEG where the source is a DICOM series.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Segment pictures: masks in the source's own size, overlays, a table with areas and warnings."""
-    from crossmask.predict import Predictor, predict_to_folder, queries_of
+    """Segment pictures and volumes: masks on the source's own grid, overlays, a table with areas and warnings."""
+    from crossmask.predict import Predictor
+    from crossmask.predict_folder import predict_to_folder, queries_of
 
     if sides not in (None, "image", "patient", "unknown"):
         raise CallError(f"--sides {sides}: say image, patient or unknown.")
@@ -209,8 +243,8 @@ def predict(
             raise CallError("--text does not go with a manifest, whose rows bring their own sentences.")
         queries = manifest_queries(images[0], predictor.recipe.data.text, sides)
     else:
-        queries = queries_of(images, text, sides)
-    rows, faults = predict_to_folder(predictor, queries, output, probability=probability)
+        queries = queries_of(images, text, sides, list(predictor.settings.modalities))
+    rows, faults = predict_to_folder(predictor, queries, output, probability=probability, seg=seg)
     print(f"{output}: {len(rows)} masks")
     counts: dict[str, int] = {}
     for row in rows:
@@ -239,6 +273,29 @@ def manifest_queries(path: str, wording: str | None, sides: str | None) -> list[
 
 
 @app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A table's name or file ('crossmask list').")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value for every row.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The manifest: cases.csv or .jsonl.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the runs and the table.")] = Path(
+        "reproduced"
+    ),
+    only: Annotated[list[str] | None, typer.Option(help="A row to make; others are printed if they are there.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Make a published comparison: train or reuse each row's runs, score them once, print them with intervals."""
+    from crossmask.data import manifest
+    from crossmask.reproduce import reproduce as make_table
+
+    if data is None:
+        raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
+    cases = manifest.read(data)
+    print(
+        make_table(table, cases, output, overrides=overrides or [], only=only or [], device=device, manifest=str(data))
+    )
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
 ) -> None:
@@ -263,6 +320,7 @@ def list_parts(as_json: AsJson = False) -> None:
         room: {name: rooms.summary(room, name) for name in rooms.names(room)} for room in rooms.ROOMS
     }
     found["recipe"] = {name: first_line(path) for name, path in shipped().items()}
+    found["table"] = {name: first_line(path) for name, path in shipped("tables").items()}
     if as_json:
         emit(found)
         return

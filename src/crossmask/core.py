@@ -38,10 +38,10 @@ class Geometry:
     """Where the pixels of a case lie: its source file, native grid and physical size."""
 
     source: str
-    shape: tuple[int, ...]  # native (H, W) or (D, H, W)
+    shape: tuple[int, ...]  # native (H, W), or a volume's file axes
     spacing_mm: tuple[float, ...] | None = None  # one per axis of shape; None: unknown
-    affine: tuple[tuple[float, ...], ...] | None = None  # volumes
-    orientation: str | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None  # volumes: index in the file's axes -> RAS mm
+    orientation: str | None = None  # volumes: where the file's axes point, such as 'LPS'
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,19 @@ class Prediction:
     """A mask on the source's own grid."""
 
     id: str
-    mask: np.ndarray  # (H, W) uint8, labels
+    mask: np.ndarray  # (H, W) uint8, labels; a volume's in its file's own axes (NIfTI: i, j, k)
     geometry: Geometry
-    probability: np.ndarray | None = None  # (H, W) float32 in [0, 1] (binary) or (K, H, W)
+    probability: np.ndarray | None = None  # (H, W) float32 in [0, 1] (binary) or (K, H, W); a volume's foreground
     warnings: tuple[str, ...] = field(default=())
     labels: tuple[str, ...] = ("background", "foreground")
 
     def save(self, path: str | Path) -> Path:
-        """Write the mask as a PNG in the source's size: 0/255 if binary, label values otherwise."""
+        """Write the mask as a PNG in the source's size (0/255 if binary, label values otherwise), a volume's as NIfTI
+        with
+        the source's affine, or as DICOM SEG where the path ends in .dcm."""
         from crossmask.data.masks import write_mask
+        from crossmask.data.volumes import write_labels
 
+        if self.mask.ndim == 3:
+            return write_labels(path, self.mask, self.geometry, self.labels)
         return write_mask(path, self.mask, binary=len(self.labels) == 2)

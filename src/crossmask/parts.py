@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,14 @@ from crossmask.text.features import TextEncoder, TextTable, Tick, table
 
 def settings(recipe: Recipe) -> Settings:
     data = recipe.data
-    return Settings(Grid(data.grid_size, data.fit), dict(data.modalities), data.labels, data.precision)
+    return Settings(
+        Grid(data.grid_size, data.fit),
+        dict(data.modalities),
+        data.labels,
+        data.precision,
+        dict(data.windows),
+        data.context,
+    )
 
 
 def classes(recipe: Recipe) -> int:
@@ -43,31 +51,33 @@ def as_numbers(options: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in numbers(options).items()}
 
 
-def network_maker(recipe: Recipe, text_dim: int | None) -> Callable[..., nn.Module]:
-    """``make(**overrides)`` builds the recipe's network."""
+@dataclass(frozen=True)
+class Maker:
+    """``make(**overrides)`` builds the recipe's network; ``make.channels`` are those of its modalities."""
+
+    door: Callable[..., nn.Module]
+    options: Mapping[str, Any]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return self.options["channels"]
+
+    def __call__(self, **overrides: Any) -> nn.Module:
+        return self.door(**{**self.options, **overrides})
+
+
+def network_maker(recipe: Recipe, text_dim: int | None, *, pretrained: bool = True) -> Maker:
     name, options = recipe.options("model")
-    fixed = {
-        "channels": tuple(recipe.data.modalities.values()),
-        "classes": classes(recipe),
-        "text_dim": text_dim,
-    }
-
-    def make(**overrides: Any) -> nn.Module:
-        return rooms.door("network", name)(**{**fixed, **as_numbers(options), **overrides})
-
-    return make
+    door = rooms.door("network", name)
+    fixed = {"channels": settings(recipe).channels, "classes": classes(recipe), "text_dim": text_dim}
+    later = {} if pretrained or "weights" not in rooms.options(door) else {"weights": "none"}
+    return Maker(door, fixed | as_numbers(options) | later)
 
 
 def method(recipe: Recipe, text_dim: int | None, *, pretrained: bool = True, teacher: nn.Module | None = None) -> Any:
     """The recipe's method with its networks. ``pretrained=False`` when a checkpoint fills them anyway."""
     name, options = recipe.options("method")
-    make = network_maker(recipe, text_dim)
-    if not pretrained and "weights" in rooms.options(rooms.door("network", recipe.model["network"])):
-        build = make
-
-        def make(**overrides: Any) -> nn.Module:
-            return build(**{"weights": "none", **overrides})
-
+    make = network_maker(recipe, text_dim, pretrained=pretrained)
     return rooms.door("method", name)(make, teacher=teacher, **as_numbers(options))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,10 @@ from crossmask import checkpoint as checkpoints
 from crossmask import parts
 from crossmask.core import Geometry, Prediction
 from crossmask.data import sides
-from crossmask.data.images import (
-    IMAGE_SUFFIXES,
-    Picture,
-    overlay,
-    read_image,
-    write_picture,
-    write_probability,
-)
-from crossmask.errors import CallError, CrossmaskError, DataError
-from crossmask.files import atomic, read_json
-from crossmask.progress import Bar
+from crossmask.data.images import Picture, read_image
+from crossmask.data.volumes import SUFFIXES, is_volume
+from crossmask.errors import CallError, DataError
+from crossmask.files import read_json
 from crossmask.recipe import Recipe
 from crossmask.run import Run
 
@@ -78,6 +70,12 @@ class Predictor:
         path = self.run.folder / "selection.json"
         return float(read_json(path)["threshold"]) if path.is_file() else 0.5
 
+    @property
+    def has_branches(self) -> bool:
+        """Whether each modality has a branch with an answer of its own."""
+        network = self.method.network
+        return hasattr(getattr(network, "decoder", None), "branches") or isinstance(network, torch.nn.ModuleList)
+
     # --- sentences ---------------------------------------------------------------------------------------------------
     def learn(self, sentences: Iterable[str | None], *, keep: bool = False) -> None:
         """Have the states of these sentences at hand; ``keep``: also on disk."""
@@ -118,14 +116,17 @@ class Predictor:
         *,
         present: Tensor | None = None,
         conventions: Sequence[str] | None = None,
+        branch: int | None = None,
     ) -> Tensor:
         """Probabilities on the model's grid: image (B, C, H, W) in [0, 1] -> (B, H, W) or (B, K, H, W).
+
+        branch: the answer of one of the network's branches.
 
         With ``evaluate.mirror`` the mirrored picture with its mirrored sentence is averaged in; a sentence that
         cannot follow (sides of unknown convention) leaves its case as it is.
         """
         image = image.to(self.device, memory_format=torch.channels_last)
-        straight = self._answer(image, sentences, present)
+        straight = self._answer(image, sentences, present, branch)
         if not self.recipe.evaluate.mirror:
             return straight
         conventions = conventions or [self.recipe.data.sides] * len(sentences)
@@ -136,14 +137,17 @@ class Predictor:
         follows = torch.tensor(
             [t is not None or s is None for s, t in zip(sentences, turned, strict=True)], device=self.device
         )
-        mirrored = self._answer(image.flip(-1), turned, present).flip(-1)
+        mirrored = self._answer(image.flip(-1), turned, present, branch).flip(-1)
         weight = (0.5 * follows).view(-1, *[1] * (straight.ndim - 1))
         return straight * (1 - weight) + mirrored * weight
 
-    def _answer(self, image: Tensor, sentences: Sequence[str | None], present: Tensor | None) -> Tensor:
+    def _answer(
+        self, image: Tensor, sentences: Sequence[str | None], present: Tensor | None, branch: int | None
+    ) -> Tensor:
         text, text_mask = self.words(sentences)
+        one = {} if branch is None else {"branch": branch}
         with autocast(self.recipe, self.device):
-            return probabilities(self.method.predict(image, text, text_mask, present))
+            return probabilities(self.method.predict(image, text, text_mask, present, **one))
 
     # --- the source's grid -------------------------------------------------------------------------------------------
     def native(self, share: Tensor, shape: tuple[int, int]) -> np.ndarray:
@@ -166,21 +170,56 @@ class Predictor:
         spacing: tuple[float, ...] | None = None,
         probability: bool = False,
     ) -> Prediction:
-        """Segment one picture with what is known about it.
+        """Segment one picture or volume with what is known about it.
 
-        image: a path, PIL image, array (H, W) or (H, W, 3) (uint8, or float in [0, 1]), or a mapping of modality to
-        these. text: its sentence, if there is one. side_convention: whose left the sentence means.
+        image: a path (of a picture, a NIfTI volume, a folder of one DICOM series), a PIL image, an array (H, W) or
+        (H, W, 3) (uint8, or float in [0, 1]), or a mapping of modality to these. text: its sentence, if there is one.
+        side_convention: whose left the sentence means.
         """
-        name = id or (Path(image).stem if isinstance(image, str | Path) else "image")
+        name = id or (stem(image) if isinstance(image, str | Path) else "image")
         query = Query(name, image, text, side_convention, spacing)
         return self.predict_many([query], probability=probability)[0]
 
     def predict_many(self, queries: Sequence[Query], *, probability: bool = False) -> list[Prediction]:
-        """Several at once; they need not share a size."""
-        opened = [self._open(q) for q in queries]
-        return self._segment(opened, probability)
+        """Several at once; they need not share a size. Volumes go one by one, whatever their number."""
+        found: dict[int, Prediction] = {}
+        flat = [i for i, q in enumerate(queries) if not holds_volume(q)]
+        if flat:
+            opened = [self.open(queries[i]) for i in flat]
+            found = dict(zip(flat, self.segment(opened, probability), strict=True))
+        for i, query in enumerate(queries):
+            if i not in found:
+                found[i] = self.predict_volume(query, probability=probability)
+        return [found[i] for i in range(len(queries))]
 
-    def _segment(self, opened: Sequence[Opened], probability: bool) -> list[Prediction]:
+    def predict_volume(self, query: Query, *, probability: bool = False) -> Prediction:
+        """One volume; mask and probability in the source file's own axes."""
+        from crossmask import predict_volumes
+
+        given = self._given(query)
+        case = predict_volumes.open_case(self, {name: str(path) for name, path in given.items()})
+        text, convention, more = self._sentence(query)
+        missing = [n for n, v in zip(self.settings.modalities, case.volumes, strict=True) if v is None]
+        notes = [*case.notes, *more, *(f"modality '{n}' is not there" for n in missing)]
+        labels, share = predict_volumes.segment(self, case, text, convention, probability=probability)
+        return Prediction(
+            query.id,
+            case.grid.as_in_file(labels),
+            case.grid.geometry(),
+            case.grid.as_in_file(share) if share is not None else None,
+            (*notes, *self._size_warnings((case.shape[1], case.shape[2]))),
+            ("background", *self.settings.classes),
+        )
+
+    def _given(self, query: Query) -> Mapping[str, Any]:
+        """The query's images by modality."""
+        given = query.image if isinstance(query.image, Mapping) else {next(iter(self.settings.modalities)): query.image}
+        unknown = sorted(set(given) - set(self.settings.modalities) - {""})
+        if unknown:
+            raise CallError(f"'{unknown[0]}' is no modality of this run; it has {', '.join(self.settings.modalities)}.")
+        return given
+
+    def segment(self, opened: Sequence[Opened], probability: bool) -> list[Prediction]:
         image = torch.from_numpy(np.stack([o.image for o in opened]))
         present = torch.tensor([o.present for o in opened], device=self.device)
         shares = self.shares(
@@ -196,12 +235,9 @@ class Predictor:
             found.append(Prediction(one.id, mask, one.geometry, kept, warnings, names))
         return found
 
-    def _open(self, query: Query) -> Opened:
+    def open(self, query: Query) -> Opened:
         """Read a query's pictures onto the model's grid."""
-        given = query.image if isinstance(query.image, Mapping) else {next(iter(self.settings.modalities)): query.image}
-        unknown = sorted(set(given) - set(self.settings.modalities) - {""})
-        if unknown:
-            raise CallError(f"'{unknown[0]}' is no modality of this run; it has {', '.join(self.settings.modalities)}.")
+        given = self._given(query)
         planes, present, notes = [], [], []
         shape: tuple[int, int] | None = None
         shown: np.ndarray | None = None
@@ -271,6 +307,21 @@ class Opened:
     warnings: tuple[str, ...]
 
 
+def holds_volume(query: Query) -> bool:
+    """Whether the query's (first) image is read as a volume."""
+    image = next(iter(query.image.values()), None) if isinstance(query.image, Mapping) else query.image
+    return isinstance(image, str | Path) and is_volume(image)
+
+
+def stem(path: str | Path) -> str:
+    """A file's name without its ending ('.nii.gz' is one ending), a folder's name."""
+    name = Path(path).name
+    for ending in SUFFIXES:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return Path(path).stem
+
+
 def as_picture(source: Any, channels: int) -> Picture:
     """A path, PIL image or array as a picture of ``channels`` channels."""
     if isinstance(source, str | Path):
@@ -292,81 +343,3 @@ def as_picture(source: Any, channels: int) -> Picture:
     if channels == 3 and len(array) == 1:
         array = np.repeat(array, 3, 0)
     return Picture(array, 8 if array.dtype == np.uint8 else 32, None, ())
-
-
-# --- folders and manifests -------------------------------------------------------------------------------------------
-
-
-def queries_of(paths: Sequence[str], text: str | None, side_convention: str | None) -> list[Query]:
-    """Pictures and folders of pictures as queries with ids of their own."""
-    files: list[Path] = []
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise CallError(f"{path}: holds no picture ({', '.join(IMAGE_SUFFIXES)}).")
-            files += inside
-        else:
-            files.append(path)
-    stems = [f.stem for f in files]
-    ids = [
-        s if stems.count(s) == 1 else "_".join([*f.parts[-3:-1], s]).strip("_/")
-        for s, f in zip(stems, files, strict=True)
-    ]
-    return [Query(i, f, text, side_convention) for i, f in zip(ids, files, strict=True)]
-
-
-def predict_to_folder(
-    predictor: Predictor, queries: Sequence[Query], out: str | Path, *, probability: bool = False
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Masks, overlays, ``predictions.csv``. A picture that cannot be read is named, the others go on.
-
-    Returns the table's rows and the faults.
-    """
-    out = Path(out)
-    rows: list[dict[str, Any]] = []
-    faults: list[str] = []
-    size = predictor.recipe.evaluate.batch
-    predictor.learn([q.text for q in queries if q.text and q.text.strip()])
-    with Bar("predicting", total=len(queries)) as bar:
-        for start in range(0, len(queries), size):
-            opened: list[Opened] = []
-            for query in queries[start : start + size]:
-                try:
-                    opened.append(predictor._open(query))
-                except CrossmaskError as error:
-                    faults.append(f"case '{query.id}': {error}")
-            if opened:
-                for one, prediction in zip(opened, predictor._segment(opened, True), strict=True):
-                    rows.append(write(out, one, prediction, probability))
-            bar.update(min(start + size, len(queries)))
-    if rows:
-        with atomic(out / "predictions.csv") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-    return rows, faults
-
-
-def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) -> dict[str, Any]:
-    """One case's files, and its row in the table."""
-    from scipy import ndimage
-
-    name = prediction.id.replace("/", "_")
-    mask = prediction.save(out / "masks" / f"{name}.png")
-    write_picture(out / "overlays" / f"{name}.png", overlay(opened.picture, prediction.mask))
-    if probability and prediction.probability is not None and prediction.probability.ndim == 2:
-        write_probability(out / "probabilities" / f"{name}.png", prediction.probability)
-    area = int((prediction.mask > 0).sum())
-    spacing = prediction.geometry.spacing_mm
-    return {
-        "id": prediction.id,
-        "source": prediction.geometry.source,
-        "text": opened.text or "",
-        "mask": str(mask.relative_to(out)),
-        "area_px": area,
-        "area_mm2": round(area * float(np.prod(spacing)), 3) if spacing else "",
-        "components": int(ndimage.label(prediction.mask > 0)[1]),
-        "warnings": "; ".join(prediction.warnings),
-    }

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,11 +37,17 @@ class Data(Section):
     modalities: dict[str, int] = Field(default={"image": 1}, min_length=1)  # column -> channels
     labels: dict[str, Any] | None = None  # name -> value in the mask files, background first; null: binary
     precision: Literal["uint8", "float16"] = "uint8"
-    selection: float = Field(0.1, ge=0, lt=1)  # share of train set aside to choose epoch and threshold
+    windows: dict[str, tuple[float, float]] = {}  # volumes: modality -> real values that become black and white
+    context: int = Field(0, ge=0, le=8)  # volumes: slices on each side that the network also sees (2.5D)
+    # Train set aside to choose epoch and threshold: a share (below 1), a number of groups, or the name of a part.
+    selection: Annotated[float, Field(ge=0)] | str = 0.1
+    # Train that keeps its masks: all, a share (below 1), or a number of groups.
+    labelled: Annotated[float, Field(gt=0)] | Literal["all"] = "all"
     sides: Literal["image", "patient", "as-is"] = "image"  # whose left the network learns
     text_dropout: float = Field(0.1, ge=0, le=1)
     modality_dropout: float = Field(0.0, ge=0, le=1)
     augment: Augment = Field(default_factory=Augment)
+    strong: Augment | None = None  # grey values of the strong view of unlabelled cases; null: as augment
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -52,7 +58,8 @@ class Train(Section):
     """The budget is counted in images seen."""
 
     images: int = Field(ge=1)
-    batch: int = Field(16, ge=1)
+    batch: int = Field(16, ge=1)  # labelled cases a batch
+    unlabelled: int = Field(0, ge=0)  # unlabelled cases beside them; they count as images seen
     lr: float = Field(3e-4, gt=0)
     lr_min: float = Field(1e-6, ge=0)
     warmup: float = Field(0.02, ge=0, le=1)  # share of the run
@@ -65,7 +72,7 @@ class Train(Section):
     validate_every: int | None = None  # images; null: once an epoch
     save_every: int | None = None  # images; null: at each validation
     patience: int | None = None  # validations without a better score before stopping; null: never stop early
-    select_by: Literal["dice_mean", "dice_pooled"] = "dice_mean"
+    select_by: Literal["dice_mean", "dice_pooled", "dice_both"] = "dice_mean"  # both: the mean of the two
     seed: int = 0
     tensorboard: bool = False  # also write TensorBoard's files (extra 'tensorboard')
     init: str | None = None  # another run's folder to start from
@@ -75,7 +82,8 @@ class Train(Section):
 class Evaluate(Section):
     threshold: float | Literal["selected"] = "selected"  # 'selected': the one chosen on the selection part
     mirror: bool = False  # average with the mirrored picture and sentence
-    batch: int = Field(32, ge=1)
+    batch: int = Field(32, ge=1)  # pictures, or slices of a volume, at once
+    regions: dict[str, list[str]] | None = None  # name -> data.labels that it unites (BraTS: whole, core, enhancing)
 
 
 class Recipe(Section):
@@ -90,7 +98,9 @@ class Recipe(Section):
 
     def to_dict(self) -> dict[str, Any]:
         plain = self.model_dump(mode="json")
-        plain["data"]["augment"] = asdict(self.data.augment)
+        for name in ("augment", "strong"):
+            changes = getattr(self.data, name)
+            plain["data"][name] = asdict(changes) if changes is not None else None
         return plain
 
     def options(self, section: str) -> tuple[str, dict[str, Any]]:
@@ -106,9 +116,9 @@ NAMED = {
 }
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes that come with crossmask: 'hcfnet/qata_cpu' -> file."""
-    root = Path(str(resources.files("crossmask"))) / "recipes"
+def shipped(what: str = "recipes") -> dict[str, Path]:
+    """The recipes (or ``tables``) that come with crossmask: 'hcfnet/qata_cpu' -> file."""
+    root = Path(str(resources.files("crossmask"))) / what
     return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 
@@ -129,16 +139,22 @@ def find(name: str | Path) -> Path:
 
 def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A checked recipe, ``key=value`` overrides applied (``train.images=1000``)."""
+    found = plain(name)
+    for override in overrides:
+        apply(found, override)
+    return check(found, str(find(name)))
+
+
+def plain(name: str | Path) -> dict[str, Any]:
+    """What a recipe's file holds, unchecked."""
     path = find(name)
     try:
-        plain = yaml.safe_load(read_text(path))
+        found = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise CallError(f"{path}: is not readable YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(plain, dict):
+    if not isinstance(found, dict):
         raise CallError(f"{path}: holds no sections; a recipe has data, text, model, method, train, evaluate.")
-    for override in overrides:
-        apply(plain, override)
-    return check(plain, str(path))
+    return found
 
 
 def apply(plain: dict[str, Any], override: str) -> None:
@@ -149,16 +165,21 @@ def apply(plain: dict[str, Any], override: str) -> None:
         parsed = yaml.safe_load(value) if value.strip() else ""  # 'data.text=' is the plain column, null none
     except yaml.YAMLError as error:
         raise CallError(f"'{override}': the value is not readable YAML.") from error
+    if isinstance(parsed, str):  # YAML reads 3e-4 as a string
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    put(plain, key, parsed)
+
+
+def put(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set 'train.images' or a whole section."""
     *parents, last = key.split(".")
     place = plain
     for parent in parents:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
-            raise CallError(f"'{override}': '{parent}' is no section of the recipe.")
-    if isinstance(parsed, str):  # YAML reads 3e-4 as a string
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    place[last] = parsed
+            raise CallError(f"'{key}={value}': '{parent}' is no section of the recipe.")
+    place[last] = value
 
 
 def check(plain: dict[str, Any], where: str) -> Recipe:
@@ -225,5 +246,10 @@ def smoke(recipe: Recipe) -> Recipe:
     plain["text"] = {"encoder": None if recipe.text["encoder"] is None else "tiny"}
     if "weights" in rooms.options(rooms.door("network", recipe.model["network"])):
         plain["model"]["weights"] = "none"
+    plain["data"] |= {"labels": None, "windows": {}, "context": 0}
+    plain["evaluate"] |= {"regions": None}
     plain["train"] |= {"images": 8, "batch": 4, "accumulate": 1, "validate_every": None, "init": None, "teacher": None}
+    if recipe.train.unlabelled:
+        plain["data"]["labelled"] = 0.5
+        plain["train"] |= {"unlabelled": 4, "images": 16}
     return check(plain, "smoke")

@@ -100,6 +100,15 @@ class Run:
     def checkpoint(self, which: str = "best") -> Path:
         return self.folder / "checkpoints" / f"{which}.safetensors"
 
+    def step_of(self, which: str) -> int | None:
+        """The step at which a checkpoint's weights stood; None if there is none."""
+        path = self.checkpoint(which)
+        if not path.is_file():
+            return None
+        with open(path, "rb") as stream:  # safetensors: eight bytes of length, then JSON
+            head = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return int(head["__metadata__"]["step"])
+
     def scores_path(self, split: str, ending: str) -> Path:
         return self.folder / "scores" / f"{split}{ending}"
 

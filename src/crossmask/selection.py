@@ -20,7 +20,8 @@ THRESHOLDS = np.round(np.arange(0.2, 0.81, 0.05), 2)
 
 @torch.inference_mode()
 def counts(joined: Joined, method: Any, *, mirror: bool) -> np.ndarray:
-    """(T, N, K, 3) tp, fp, fn of the selection cases at each threshold (one for several classes), on the model's grid.
+    """(T, N, K, 3) tp, fp, fn of the selection cases at each threshold (one for several classes), on the model's grid;
+    a volume's slices are added up.
 
     mirror: average with the mirrored picture and sentence, where the sentence can follow.
     """
@@ -30,9 +31,11 @@ def counts(joined: Joined, method: Any, *, mirror: bool) -> np.ndarray:
     found = []
     for start in range(0, len(joined.selection_rows), size):
         some = slice(start, start + size)
-        rows, told = joined.selection_rows[some], joined.selection_sentences[some]
-        image = pixels(store.images[rows], loader.device)
-        present = torch.from_numpy(store.present[rows]).to(loader.device)
+        rows = joined.selection_rows[some]
+        case = store.case[rows]
+        told = loader.sentences[case]
+        image = pixels(store.read(rows, loader.context), loader.device)
+        present = torch.from_numpy(store.present[case]).to(loader.device)
 
         def answer(image: Tensor, sentences: np.ndarray, present: Tensor = present) -> Tensor:
             text, text_mask, _ = loader.words.rows(sentences)
@@ -41,12 +44,13 @@ def counts(joined: Joined, method: Any, *, mirror: bool) -> np.ndarray:
 
         share = answer(image, told[:, 0])
         if mirror:
-            follows = torch.from_numpy(joined.selection_allowed[some, 1]).to(loader.device)
+            follows = torch.from_numpy(loader.allowed[case, 1]).to(loader.device)
             turned = answer(image.flip(-1), told[:, 1]).flip(-1)
             share = torch.where(follows.view(-1, *[1] * (share.ndim - 1)), (share + turned) / 2, share)
         truth = torch.from_numpy(np.asarray(store.masks[rows])).to(loader.device)
         found.append(counts_at_thresholds(share, truth))
-    return np.concatenate(found, 1)
+    firsts = np.flatnonzero(np.diff(store.case[joined.selection_rows], prepend=-1))
+    return np.add.reduceat(np.concatenate(found, 1), firsts, 1)
 
 
 def counts_at_thresholds(share: Tensor, truth: Tensor) -> np.ndarray:
@@ -66,7 +70,10 @@ def counts_at_thresholds(share: Tensor, truth: Tensor) -> np.ndarray:
 
 
 def best_threshold(counted: np.ndarray, by: str) -> tuple[float, dict[str, float]]:
-    """The threshold with the best score, and both Dice scores there (mean over the classes)."""
+    """The threshold with the best score, and the Dice scores there (mean over the classes).
+
+    by: 'dice_mean', 'dice_pooled', or their mean 'dice_both' (each family alone drifts away from the other's best).
+    """
 
     def dice(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
         total = 2 * tp + fp + fn
@@ -74,7 +81,7 @@ def best_threshold(counted: np.ndarray, by: str) -> tuple[float, dict[str, float
 
     mean = dice(*np.moveaxis(counted, -1, 0)).mean((1, 2))
     pooled = dice(*np.moveaxis(counted.sum(1), -1, 0)).mean(1)
-    scores = {"dice_mean": mean, "dice_pooled": pooled}
+    scores = {"dice_mean": mean, "dice_pooled": pooled, "dice_both": (mean + pooled) / 2}
     place = int(scores[by].argmax())
     threshold = float(THRESHOLDS[place]) if len(mean) > 1 else 0.5
     return threshold, {name: float(values[place]) for name, values in scores.items()}
@@ -83,11 +90,20 @@ def best_threshold(counted: np.ndarray, by: str) -> tuple[float, dict[str, float
 def choose_threshold(run: Run, joined: Joined, method: Any) -> None:
     """Choose the threshold of the best weights, predicting as evaluation will, and write how all was chosen."""
     tensors, metadata = checkpoint.read(run.checkpoint("best"))
-    chosen: dict[str, Any] = {"checkpoint_step": int(metadata["step"]), "cases": len(joined.selection_rows)}
+    chosen: dict[str, Any] = {
+        "checkpoint_step": int(metadata["step"]),
+        "cases": len(np.unique(joined.store.case[joined.selection_rows])),
+    }
     chosen["threshold"] = 0.5
     if len(joined.selection_rows):
         method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items()})
         by = joined.recipe.train.select_by
         threshold, scores = best_threshold(counts(joined, method, mirror=joined.recipe.evaluate.mirror), by)
-        chosen |= {"threshold": threshold, "by": by, "part": "selection (set aside from train, by group)"} | scores
+        part = joined.recipe.data.selection
+        where = (
+            f"part '{part}' of the manifest" if isinstance(part, str) else "selection (set aside from train, by group)"
+        )
+        chosen |= {"threshold": threshold, "by": by, "part": where} | scores
+    else:
+        chosen |= {"by": "nothing: the last weights, threshold 0.5", "part": "none"}
     write_json(run.folder / "selection.json", chosen)

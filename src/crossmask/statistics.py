@@ -13,7 +13,7 @@ them; with several classes the counts and scores of each as ``<class>/tp`` and s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,33 @@ def summarise(
     estimates = _bootstrap(columns, cases, statistics, resamples, seed, confidence)
     _check_consistent(estimates, prefixes)
     return estimates
+
+
+def distances(
+    cases: pd.DataFrame, columns: Sequence[str], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """``<column>_mean`` of each of the columns that the table has, also as ``<part>/<column>``: the mean over the cases
+    whose value is finite, with its 95 % interval, and ``failed``, the number of infinite ones (one mask empty).
+
+    >>> import pandas as pd
+    >>> found = distances(pd.DataFrame({"id": ["a", "b", "c"], "hd95": [2.0, 4.0, float("inf")]}), ["hd95"])
+    >>> found["hd95_mean"]["value"], found["hd95_mean"]["n"], found["hd95_mean"]["failed"]
+    (3.0, 2, 1)
+    """
+    cases = _ordered(cases)
+    names = [str(c) for c in cases.columns if str(c).rpartition("/")[2] in columns]
+    summed: Columns = {}
+    for name in names:
+        summed |= _summable(name, _numbers(cases, name))
+    if not names:
+        return {}
+
+    def statistics(sums: Columns) -> Columns:
+        return {f"{name}_mean": _mean_of(sums, name) for name in names}
+
+    found = _bootstrap(summed, cases, statistics, resamples, seed, 0.95)
+    failed = {name: int(np.isinf(cases[name].astype(float)).sum()) for name in names}
+    return {f"{n}_mean": found[f"{n}_mean"].to_dict() | {"failed": failed[n]} for n in names}
 
 
 def paired_difference(

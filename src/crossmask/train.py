@@ -46,10 +46,9 @@ def train(
     )
     if accelerator.is_main_process:
         check_folder(run, recipe, resume)
-    if recipe.train.batch % accelerator.num_processes:
-        raise CallError(
-            f"train.batch={recipe.train.batch} does not divide among {accelerator.num_processes} processes."
-        )
+    for name, count in (("batch", recipe.train.batch), ("unlabelled", recipe.train.unlabelled)):
+        if count % accelerator.num_processes:
+            raise CallError(f"train.{name}={count} does not divide among {accelerator.num_processes} processes.")
     with accelerator.main_process_first():
         joined = join(recipe, cases, accelerator)
         if accelerator.is_main_process and not (run.folder / "recipe.yaml").is_file():
@@ -90,9 +89,9 @@ def check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
 def fit(run: Run, joined: Joined, method: Any, accelerator: Any, resume: bool) -> None:
     settings = joined.recipe.train
     loader, main = joined.loader, accelerator.is_main_process
-    per_step = settings.batch * settings.accumulate
+    per_step = (settings.batch + settings.unlabelled) * settings.accumulate
     steps = math.ceil(settings.images / per_step)
-    epoch = max(1, math.ceil(len(loader.rows) / per_step))
+    epoch = epoch_steps(loader, settings)
     validate_every = max(1, settings.validate_every // per_step) if settings.validate_every else epoch
     save_every = max(1, settings.save_every // per_step) if settings.save_every else validate_every
     optimizer = make_optimizer(method, joined.recipe)
@@ -127,7 +126,8 @@ def fit(run: Run, joined: Joined, method: Any, accelerator: Any, resume: bool) -
             done = step + 1
             state |= {"step": done, "seconds": time.monotonic() - began}
             if main and (done % LOG_EVERY == 0 or done == steps):
-                log_step(run, board, state, terms, optimizer, norm, per_step)
+                held = pseudo_quality(method, loader, step * settings.accumulate + settings.accumulate - 1)
+                log_step(run, board, state, terms, held, optimizer, norm, per_step)
             if done % validate_every == 0 or done == steps:
                 validate(run, joined, method, accelerator, state, board)
             due = done % save_every == 0 or done % validate_every == 0 or done == steps or stopped()
@@ -139,6 +139,34 @@ def fit(run: Run, joined: Joined, method: Any, accelerator: Any, resume: bool) -
                     f"stopped after step {done} of {steps}; the same command with --resume goes on from there."
                 )
     accelerator.wait_for_everyone()
+
+
+def epoch_steps(loader: Any, settings: Any) -> int:
+    """Steps until every case of the larger half was seen once."""
+    passes = [len(loader.rows) / settings.batch]
+    if settings.unlabelled:
+        passes.append(len(loader.unlabelled_rows) / settings.unlabelled)
+    return max(1, math.ceil(max(passes) / settings.accumulate))
+
+
+@torch.no_grad()
+def pseudo_quality(method: Any, loader: Any, index: int) -> dict[str, float]:
+    """How much of the unlabelled half the method's pseudo-labels kept, and their Dice against the held masks: for the
+    log alone. Empty where a method makes none."""
+    pseudo = getattr(method, "pseudo", None)
+    if pseudo is None:
+        return {}
+    labels, weight = pseudo
+    kept = weight > 0
+    masks, known = loader.held_masks(index)
+    found = {"pseudo_kept": round(float(kept.float().mean()), 4)}
+    counted = kept & known[:, None, None]
+    classes = masks[counted].unique()
+    scores = []
+    for label in classes[classes > 0].tolist():
+        guess, truth = (labels == label) & counted, (masks == label) & counted
+        scores.append(2 * float((guess & truth).sum()) / max(float(guess.sum() + truth.sum()), 1.0))
+    return found | ({"pseudo_dice": round(sum(scores) / len(scores), 4)} if scores else {})
 
 
 def ended(state: dict[str, Any], patience: int | None) -> bool:
@@ -180,7 +208,14 @@ def refuse_nonfinite(run: Run, step: int, terms: dict[str, Tensor], ids: Sequenc
 
 
 def log_step(
-    run: Run, board: Any, state: dict[str, Any], terms: dict[str, Tensor], optimizer: Any, norm: Tensor, per_step: int
+    run: Run,
+    board: Any,
+    state: dict[str, Any],
+    terms: dict[str, Tensor],
+    held: dict[str, float],
+    optimizer: Any,
+    norm: Tensor,
+    per_step: int,
 ) -> None:
     values = {name: round(float(value.detach()), 6) for name, value in terms.items()}
     rate = optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["rate"]
@@ -191,6 +226,7 @@ def log_step(
         images=images,
         loss=round(sum(values.values()), 6),
         **values,
+        **held,
         lr=rate,
         gradient_norm=round(float(norm), 4),
         seconds=round(state["seconds"], 1),
@@ -206,6 +242,7 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
     settings = joined.recipe.train
     if not len(joined.selection_rows):  # nothing set aside: the last weights are the answer, and the log says so
         state |= {"best_step": state["step"]}
+        method.after_validation(None)
         if accelerator.is_main_process:
             checkpoint.save_weights(run, "best", method, state, joined.text_dim)
         return

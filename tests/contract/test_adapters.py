@@ -20,14 +20,22 @@ from crossmask.data.images import read_image
 from crossmask.data.manifest import Case
 from crossmask.data.masks import read_mask
 from crossmask.data.tables import TABLE_SUFFIXES
+from crossmask.data.volumes import check_same_grid, is_volume, read_labels, read_volume
 from crossmask.errors import DataError
 
 NAMES = rooms.names("adapter")
+VOLUMES = ["brats", "chaos", "decathlon", "lits", "nnunet"]  # their layouts are tested in unit/test_volume_adapters.py
+FLAT = [name for name in NAMES if name not in VOLUMES]
 
 
 @pytest.fixture(params=NAMES)
 def adapter(request: pytest.FixtureRequest) -> Any:
     return rooms.module("adapter", request.param)
+
+
+def of_pictures(test: Callable[..., None]) -> Callable[..., None]:
+    """Only for adapters of pictures with tables of sentences."""
+    return pytest.mark.parametrize("adapter", [rooms.module("adapter", n) for n in FLAT], ids=FLAT)(test)
 
 
 @pytest.fixture
@@ -47,7 +55,8 @@ def outcome(scan: Callable[..., list[Case]], root: Path, caplog: pytest.LogCaptu
 
 
 def test_there_are_adapters() -> None:
-    assert len(NAMES) >= 4
+    assert len(FLAT) >= 4
+    assert set(VOLUMES) < set(NAMES)
 
 
 def test_options_are_keyword_only_with_defaults_and_annotations(adapter: Any) -> None:
@@ -73,11 +82,23 @@ def test_four_cases_of_which_all_is_there(adapter: Any, root: Path) -> None:
         assert all(case.texts.values())
         assert all(case.splits.values())
         assert case.mask is not None
-        mask, _ = read_mask(case.mask)
-        for path in case.images.values():
-            assert read_image(path).pixels.shape[1:] == mask.shape
+        if is_volume(next(iter(case.images.values()))):
+            grids = [read_volume(path).grid for path in case.images.values()]
+            mask, _ = read_labels(case.mask, grids[0])
+            for grid in grids:
+                check_same_grid(grids[0], grid, "another modality")
+                assert grid.inner_shape == mask.shape
+        else:
+            mask, _ = read_mask(case.mask)
+            for path in case.images.values():
+                assert read_image(path).pixels.shape[1:] == mask.shape
         assert mask.dtype == np.uint8
         assert set(np.unique(mask)) <= {0, 1}
+
+
+def test_which_read_volumes(adapter: Any, root: Path) -> None:
+    name = adapter.__name__.rpartition(".")[2].replace("_", "-")
+    assert (name in VOLUMES) == is_volume(next(iter(adapter.scan(root)[0].images.values())))
 
 
 def test_scanning_twice_gives_the_same(adapter: Any, root: Path) -> None:
@@ -101,6 +122,7 @@ def test_an_unpacked_folder_in_a_folder_is_found(adapter: Any, root: Path, tmp_p
     assert len(adapter.scan(tmp_path / "unpacked")) == 4
 
 
+@of_pictures
 def test_a_missing_image_folder_is_named(adapter: Any, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(next(iter(adapter.scan(root)[0].images.values()))).parent
     shutil.rmtree(folder)
@@ -109,6 +131,7 @@ def test_a_missing_image_folder_is_named(adapter: Any, root: Path, caplog: pytes
     assert len(cases) < 4
 
 
+@of_pictures
 def test_a_missing_mask_folder_is_named(adapter: Any, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(adapter.scan(root)[0].mask).parent
     shutil.rmtree(folder)
@@ -118,6 +141,7 @@ def test_a_missing_mask_folder_is_named(adapter: Any, root: Path, caplog: pytest
     assert not any(case.mask for case in cases)
 
 
+@of_pictures
 def test_missing_tables_are_named(adapter: Any, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = [f for f in root.rglob("*") if f.suffix in (*TABLE_SUFFIXES, ".json")]
     assert files
@@ -144,6 +168,7 @@ def test_no_folder_and_a_file(adapter: Any, tmp_path: Path) -> None:
         adapter.scan(tmp_path / "set.zip")
 
 
+@of_pictures
 def test_empty_image_folders_are_an_error(adapter: Any, root: Path) -> None:
     for case in adapter.scan(root):
         for path in case.images.values():
@@ -152,6 +177,7 @@ def test_empty_image_folders_are_an_error(adapter: Any, root: Path) -> None:
         adapter.scan(root)
 
 
+@of_pictures
 def test_an_image_without_mask_and_row_is_kept_and_counted(
     adapter: Any, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,6 +190,7 @@ def test_an_image_without_mask_and_row_is_kept_and_counted(
     assert "1 images without a sentence" in said
 
 
+@of_pictures
 def test_a_mask_without_an_image_is_counted(adapter: Any, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     mask = Path(adapter.scan(root)[0].mask)
     shutil.copy(mask, mask.with_name("mask_orphan.png"))
@@ -172,6 +199,7 @@ def test_a_mask_without_an_image_is_counted(adapter: Any, root: Path, caplog: py
     assert "1 masks without an image: mask_orphan.png" in said
 
 
+@of_pictures
 def test_a_row_without_its_image_is_counted(adapter: Any, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     case = adapter.scan(root)[0]
     for path in case.images.values():

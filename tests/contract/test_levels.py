@@ -52,14 +52,17 @@ RULES: dict[str, Rule] = {
     "text": Rule((*ZERO, "text")),
     # 2
     "models": Rule(("blocks", "encoders", "losses", "errors")),
-    "methods": Rule(("core", "losses", "blocks", "errors")),
+    "methods": Rule(("core", "losses", "blocks", "errors", "methods")),
     "run": Rule(("core", "errors", "files"), ("torch",)),
     "recipe": Rule(("rooms", "data.transforms", "errors", "files"), ("torch",)),
     "parts": Rule((*ZERO, *ONE, "models", "methods", "run", "recipe")),
     "checkpoint": Rule((*ZERO, "text", "run", "recipe", "parts")),
     # 3 to 7
-    "predict": Rule((*ZERO, *ONE, *TWO)),
-    "evaluate": Rule((*ZERO, *ONE, *TWO, "predict")),
+    "predict": Rule((*ZERO, *ONE, *TWO, "predict_volumes")),
+    "predict_volumes": Rule((*ZERO, *ONE, *TWO)),
+    "predict_folder": Rule((*ZERO, *ONE, *TWO, "predict")),
+    "scoring": Rule((*ZERO, *ONE, *TWO, "predict", "predict_volumes")),
+    "evaluate": Rule((*ZERO, *ONE, *TWO, "predict", "scoring")),
     "joined": Rule((*ZERO, "data", "text", "run", "recipe", "parts")),
     "selection": Rule((*ZERO, *ONE, *TWO, "predict", "joined")),
     "train": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "joined", "selection")),
@@ -72,7 +75,8 @@ RULES: dict[str, Rule] = {
 }
 # One import that points upward, and why. A line that is no longer needed is a fault.
 UPWARD = {
-    ("core", "data.masks"): "Prediction.save, inside the function: the noun writes itself where files are written"
+    ("core", "data.masks"): "Prediction.save, inside the function: the noun writes itself where files are written",
+    ("core", "data.volumes"): "the same for volumes",
 }
 TORCH_IN_DATA = ("data.loader",)  # the others import torch inside functions, so that adapters and the cache need none
 

@@ -27,6 +27,10 @@ def unit(shape: tuple[int, ...], scale: float = 1.0) -> tuple[float, ...]:
     return (scale,) * len(shape)
 
 
+def is_length(column: str) -> bool:
+    return any(part in column for part in ("hd", "asd", "assd")) or column.endswith("_mm")
+
+
 def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(
         (isinstance(a[k], float) and math.isnan(a[k]) and math.isnan(b[k])) or a[k] == b[k] for k in a
@@ -35,7 +39,7 @@ def same(a: dict, b: dict) -> bool:
 
 def test_all_are_found():
     assert len(NAMES) >= 1
-    assert set(NAMES) >= WITHOUT_LENGTH
+    assert set(NAMES) >= WITHOUT_LENGTH | {"surface"}
 
 
 @each_metric
@@ -58,11 +62,12 @@ def test_columns_are_always_the_same_numbers(name, shape, ours, truths):
     case = score(prediction, truth, unit(shape))
     assert list(case) == list(score(square(shape, 2, 6), square(shape, 2, 6), unit(shape)))
     assert all(isinstance(value, int | float) for value in case.values())
-    assert not any(math.isinf(value) for value in case.values())
+    alone = prediction.any() != truth.any()  # then, and only then, a distance has no end
+    assert not any(math.isinf(value) for column, value in case.items() if not (alone and is_length(column)))
     assert np.array_equal(prediction, before[0])
     assert np.array_equal(truth, before[1])
     assert same(case, score(prediction.astype(bool), truth.astype(bool), unit(shape)))
-    for column in set(SHARES) & case.keys():
+    for column in {*SHARES, "nsd"} & case.keys():
         assert math.isnan(case[column]) or 0 <= case[column] <= 1
 
 
@@ -78,7 +83,7 @@ def test_spacing(name, shape):
     else:  # lengths double, shares stay or (those with a tolerance in mm) may move
         assert not same(once, twice)
         for column in once:
-            if "hd" in column or "asd" in column or column.endswith("_mm"):
+            if is_length(column):
                 assert twice[column] == pytest.approx(2 * once[column])
 
 
@@ -91,3 +96,12 @@ def test_overlap_perfect_and_empty():
     assert [both[c] for c in SHARES] == [1.0] * 6
     for case in (score(full, nothing), score(nothing, full)):
         assert [case[c] for c in ("dice", "iou", "precision", "recall")] == [0.0] * 4
+
+
+def test_surface_perfect_and_empty():
+    score = rooms.door("metric", "surface")
+    full, nothing = square((8, 8), 2, 5), square((8, 8), 0, 0)
+    assert score(full, full) == {"hd95": 0, "hd95_pooled": 0, "assd": 0, "nsd": 1}
+    assert all(math.isnan(value) for value in score(nothing, nothing).values())
+    for pair in ((full, nothing), (nothing, full)):
+        assert score(*pair) == {"hd95": math.inf, "hd95_pooled": math.inf, "assd": math.inf, "nsd": 0}

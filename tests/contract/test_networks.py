@@ -14,7 +14,7 @@ from crossmask import rooms
 from crossmask.losses import cross_entropy, dice_loss
 
 NAMES = rooms.names("network")
-IMAGE_ONLY = {"unet": "the comparator without words"}
+IMAGE_ONLY = {"unet": "the comparator without words", "dual-branch": "two scans, no words"}
 WITHOUT_GRADIENT: dict[tuple[str, str], str] = {}  # (network, weight): why it may get none
 WIDTH = 12
 FORMS = [(channels, classes) for channels in ((1,), (1, 2)) for classes in (1, 3)]
@@ -226,8 +226,9 @@ def test_features_and_parts(name):
     for branch in features.get("branches", ()):
         assert branch.shape == logits.shape
     if "encoder" in rooms.options(rooms.door("network", name)):
-        assert isinstance(network.encoder.stem, nn.Module)
-        assert len(network.encoder.stages) == 4
+        for pyramid in network.encoder if isinstance(network.encoder, nn.ModuleList) else [network.encoder]:
+            assert isinstance(pyramid.stem, nn.Module)
+            assert len(pyramid.stages) == 4
 
 
 @each_network

@@ -27,7 +27,7 @@ GRID = Settings(Grid((32, 32)), {"image": 1})
 
 def test_rows_hold_what_the_files_hold(cases: list, tmp_path: Path) -> None:
     store = prepare(cases, Settings(Grid((64, 64)), {"image": 1}), tmp_path)
-    place = store.rows[cases[3].id]
+    place = store.places[cases[3].id]
     assert np.array_equal(store.images[place, 0], np.asarray(Image.open(cases[3].images[""]).convert("L")))
     assert store.labelled.tolist() == [c.mask is not None for c in cases]
     assert store.shapes[0] == (64, 64)

@@ -15,7 +15,11 @@ from crossmask.errors import CallError, DataError
 
 def case(name: object, group: str | None = None, **splits: str) -> Case:
     return Case(
-        id=str(name), images={"": f"{name}.png"}, group=group, splits={k.strip("_"): v for k, v in splits.items()}
+        id=str(name),
+        images={"": f"{name}.png"},
+        mask=f"{name}_mask.png",
+        group=group,
+        splits={k.strip("_"): v for k, v in splits.items()},
     )
 
 

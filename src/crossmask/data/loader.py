@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossmask.core import Batch, Labelled, number, rng
+from crossmask.core import Batch, Labelled, Unlabelled, number, rng
 from crossmask.data import sides
 from crossmask.data.cache import Store
 from crossmask.data.manifest import Case
-from crossmask.data.transforms import Augment, draw, intensity, warp
+from crossmask.data.transforms import Augment, Draw, cut_out, draw, intensity, warp
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,28 @@ def variants(case: Case, wording: str | None, convention: str) -> list[str | Non
     return [sides.variant(text, turn, convention_of(case, convention)) for turn in sides.TURNS]
 
 
-class Loader:
-    """Labelled training batches of some rows of a store.
+@dataclass(frozen=True)
+class Half:
+    """Some rows of a batch before their pixels move; arrays of length B."""
 
-    sentences: (N_rows, 4) rows of ``words`` for each case and turn, -1 none; allowed: (N_rows, 4) bool.
+    rows: np.ndarray  # of the store
+    drawn: Draw
+    sentence: np.ndarray  # rows of the words, -1 none
+    absent: np.ndarray  # (B, M) bool, modalities that are dropped
+    seed: int  # of the noise
+
+
+class Loader:
+    """Training batches of some rows of a store: a labelled half, and an unlabelled one where ``unlabelled`` > 0.
+
+    sentences: (cases, 4) rows of ``words`` for each case and turn, -1 none; allowed: (cases, 4) bool.
     With several processes each gets its share of the same global batch.
     """
 
     def __init__(
         self,
         store: Store,
-        rows: Sequence[int],
+        rows: Sequence[int] | np.ndarray,
         *,
         words: Words,
         sentences: np.ndarray,
@@ -77,55 +88,101 @@ class Loader:
         augment: Augment,
         batch: int,
         seed: int,
+        unlabelled_rows: Sequence[int] | np.ndarray = (),
+        unlabelled: int = 0,
+        strong: Augment | None = None,
+        context: int = 0,
         text_dropout: float = 0.0,
         modality_dropout: float = 0.0,
-        channels: Sequence[int] = (1,),
         device: str | torch.device = "cpu",
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        self.store, self.rows = store, np.asarray(rows)
+        self.store, self.rows, self.unlabelled_rows = store, np.asarray(rows), np.asarray(unlabelled_rows, int)
         self.words, self.sentences, self.allowed = words, sentences, allowed
-        self.augment, self.batch_size, self.seed = augment, batch, seed
+        self.augment, self.strong, self.seed = augment, strong or augment, seed
+        self.batch_size, self.unlabelled, self.context = batch, unlabelled, context
         self.text_dropout, self.modality_dropout = text_dropout, modality_dropout
-        self.channels, self.device = tuple(channels), torch.device(device)
+        self.device = torch.device(device)
         self.process, self.processes = process, processes
-        self.orders: dict[int, np.ndarray] = {}
+        self.orders: dict[tuple[str, int], np.ndarray] = {}
 
-    def chosen(self, step: int) -> np.ndarray:
-        """Positions (into ``rows``) of the global batch of a step: whole epochs, each shuffled anew."""
-        first = step * self.batch_size * self.processes
-        wanted = np.arange(first, first + self.batch_size * self.processes)
-        epochs, places = wanted // len(self.rows), wanted % len(self.rows)
-        for epoch in set(epochs.tolist()) - self.orders.keys():
-            self.orders = {e: o for e, o in self.orders.items() if e >= epoch - 1}
-            self.orders[epoch] = rng(self.seed, "order", epoch).permutation(len(self.rows))
-        return np.array([self.orders[e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)])
+    def chosen(self, step: int, name: str = "order") -> np.ndarray:
+        """Rows of the global batch's half of a step: whole epochs, each shuffled anew."""
+        rows, count = (self.rows, self.batch_size) if name == "order" else (self.unlabelled_rows, self.unlabelled)
+        first = step * count * self.processes
+        wanted = np.arange(first, first + count * self.processes)
+        epochs, places = wanted // len(rows), wanted % len(rows)
+        for epoch in sorted(set(epochs.tolist())):
+            if (name, epoch) not in self.orders:
+                self.orders = {k: o for k, o in self.orders.items() if k[0] != name or k[1] >= epoch - 1}
+                self.orders[name, epoch] = rng(self.seed, name, epoch).permutation(len(rows))
+        return rows[[self.orders[name, e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)]]
+
+    def half(self, step: int, name: str) -> Half:
+        """What is drawn for this process's part of the labelled ('order') or unlabelled ('unlabelled') half."""
+        generator = rng(self.seed, "batch" if name == "order" else f"batch {name}", step)
+        rows = self.chosen(step, name)
+        case = self.store.case[rows]
+        drawn_all = draw(generator, self.allowed[case], self.augment)
+        silent = generator.random(len(rows)) < self.text_dropout
+        modalities = self.store.present.shape[1]
+        absent = generator.random((len(rows), modalities)) < self.modality_dropout
+        keep = generator.integers(modalities, size=len(rows))
+        absent[np.arange(len(rows)), keep] = False  # one modality always stays
+        count = len(rows) // self.processes
+        own = slice(self.process * count, (self.process + 1) * count)
+        drawn = type(drawn_all)(**{n: value[own] for n, value in vars(drawn_all).items()})
+        sentence = np.where(silent[own], -1, self.sentences[case[own], drawn.turn])
+        noise = number(self.seed, "noise" if name == "order" else f"noise {name}", step, self.process)
+        return Half(rows[own], drawn, sentence, absent[own], noise)
+
+    def read(self, half: Half) -> Tensor:
+        order = np.argsort(half.rows)  # reading a memory map in order
+        back = np.argsort(order)
+        return pixels(self.store.read(half.rows[order], self.context)[back], self.device)
+
+    def masks(self, half: Half) -> Tensor:
+        return torch.from_numpy(np.asarray(self.store.masks[half.rows])).to(self.device)
+
+    def present(self, half: Half) -> Tensor:
+        there = self.store.present[self.store.case[half.rows]]
+        dropped = half.absent & (there & ~half.absent).any(1, keepdims=True)  # never the last one that is there
+        return torch.from_numpy(there & ~dropped).to(self.device)
+
+    def ids(self, half: Half) -> tuple[str, ...]:
+        slices = self.store.slices[half.rows]
+        names = [self.store.ids[c] for c in self.store.case[half.rows]]
+        return tuple(n if s < 0 else f"{n}, slice {s}" for n, s in zip(names, slices.tolist(), strict=True))
 
     def batch(self, step: int) -> Batch:
-        generator = rng(self.seed, "batch", step)
-        positions = self.chosen(step)
-        drawn_all = draw(generator, self.allowed[positions], self.augment)
-        silent = generator.random(len(positions)) < self.text_dropout
-        absent = generator.random((len(positions), len(self.channels))) < self.modality_dropout
-        keep = generator.integers(len(self.channels), size=len(positions))
-        absent[np.arange(len(positions)), keep] = False  # one modality always stays
-        own = slice(self.process * self.batch_size, (self.process + 1) * self.batch_size)
-        drawn = type(drawn_all)(**{name: value[own] for name, value in vars(drawn_all).items()})
-        positions = positions[own]
-        rows = self.rows[positions]
-        order = np.argsort(rows)  # reading a memory map in order
-        back = np.argsort(order)
-        image = pixels(self.store.images[rows[order]][back], self.device)
-        mask = torch.from_numpy(np.asarray(self.store.masks[rows[order]][back])).to(self.device)
-        sentence = np.where(silent[own], -1, self.sentences[positions, drawn.turn])
-        text, text_mask, text_id = self.words.rows(sentence)
-        moved, labels = warp(image, mask, drawn)
-        moved = intensity(moved, drawn, number(self.seed, "noise", step, self.process))
-        present = torch.from_numpy(self.store.present[rows] & ~absent[own]).to(self.device)
+        half = self.half(step, "order")
+        text, text_mask, text_id = self.words.rows(half.sentence)
+        moved, labels = warp(self.read(half), self.masks(half), half.drawn)
+        moved = intensity(moved, half.drawn, half.seed)
         assert labels is not None
-        ids = tuple(self.store.ids[r] for r in rows)
-        return Batch(Labelled(ids, moved, present, text, text_mask, text_id, labels))
+        labelled = Labelled(self.ids(half), moved, self.present(half), text, text_mask, text_id, labels)
+        return Batch(labelled, self.unlabelled_half(step) if self.unlabelled else None)
+
+    def unlabelled_half(self, step: int) -> Unlabelled:
+        """Weak and strong view of the same rows under the same geometry; nothing of a mask is in it."""
+        half = self.half(step, "unlabelled")
+        text, text_mask, text_id = self.words.rows(half.sentence)
+        moved, _ = warp(self.read(half), None, half.drawn)
+        weak = intensity(moved, half.drawn, half.seed)
+        harder = draw(rng(self.seed, "strong", step, self.process), np.ones((len(half.rows), 4), bool), self.strong)
+        strong = cut_out(intensity(moved, harder, half.seed + 1), harder)
+        return Unlabelled(self.ids(half), weak, strong, self.present(half), text, text_mask, text_id)
+
+    def held_masks(self, step: int) -> tuple[Tensor, Tensor]:
+        """The masks (B, H, W) that the unlabelled half does not show, and which of them exist (B,): for the log alone.
+
+        Nothing that trains may call this.
+        """
+        half = self.half(step, "unlabelled")
+        _, labels = warp(self.masks(half)[:, None].float(), self.masks(half), half.drawn)
+        assert labels is not None
+        return labels, torch.from_numpy(self.store.labelled[self.store.case[half.rows]]).to(self.device)
 
 
 def pixels(stored: np.ndarray, device: torch.device | str) -> Tensor:

@@ -3,7 +3,8 @@
 Columns: ``id``, ``image`` or ``image:<modality>`` (one or more), and where known ``group`` (patient), ``split`` or
 ``split:<name>``, ``mask``, ``text`` or ``text:<wording>``, ``text_origin``, ``side_convention``, ``spacing``,
 ``source``; every other column is kept as free metadata. Paths are relative to the manifest. An empty mask field
-means unlabelled. CSV and JSONL hold the same fields.
+means unlabelled. An image or mask may be a folder (the slices of a DICOM series); ``file.nii.gz#2`` is one volume of a
+4-D file. CSV and JSONL hold the same fields.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
         faults += [
             f"the {what} '{file}' does not exist; correct the path (relative to the manifest) or leave out the row"
             for what, file in named
-            if not os.path.exists(file)
+            if not os.path.exists(without_part(file))
         ]
     origin = row.get("text_origin", "").strip() or "unknown"
     sides = row.get("side_convention", "").strip() or "unknown"
@@ -189,6 +190,12 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
         free=free,
     )
     return case, faults + wrong
+
+
+def without_part(path: str) -> str:
+    """A path without the '#k' that names one volume of a 4-D file."""
+    file, mark, number = path.rpartition("#")
+    return file if mark and number.isdigit() and not os.path.exists(path) else path
 
 
 def absolute(value: str, folder: Path) -> str:

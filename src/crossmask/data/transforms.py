@@ -30,6 +30,7 @@ class Augment:
     contrast: float = 0.2  # relative, at most
     gamma: float = 0.2  # log2 of the exponent, at most
     noise: float = 0.02  # standard deviation, at most, of the range
+    cutout: float = 0.0  # side of a square that is blanked, at most, of the side (strong views only)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Draw:
     contrast: np.ndarray
     gamma: np.ndarray
     noise: np.ndarray
+    cutout: np.ndarray  # (B, 3): centre row, centre column, side; of the picture's side
 
     @property
     def turn(self) -> np.ndarray:
@@ -74,7 +76,15 @@ def draw(generator: np.random.Generator, allowed: np.ndarray, strength: Augment)
         contrast=1 + spread(strength.contrast),
         gamma=np.exp2(spread(strength.gamma)),
         noise=np.abs(spread(strength.noise)),
+        cutout=squares(generator, count, strength.cutout),
     )
+
+
+def squares(generator: np.random.Generator, count: int, side: float) -> np.ndarray:
+    """(count, 3) centre row, centre column and side, as shares of the picture's side; nothing is drawn for 0."""
+    if not side:
+        return np.zeros((count, 3), np.float32)
+    return generator.random((count, 3), np.float32) * np.array([1, 1, side], np.float32)
 
 
 def warp(image: Tensor, mask: Tensor | None, drawn: Draw) -> tuple[Tensor, Tensor | None]:
@@ -116,3 +126,17 @@ def intensity(image: Tensor, drawn: Draw, seed: int) -> Tensor:
         noise = torch.randn(image.shape, generator=source, device=image.device)
         image = image + noise * each(drawn.noise)
     return image.clamp(0, 1)
+
+
+def cut_out(image: Tensor, drawn: Draw) -> Tensor:
+    """Blank a square of each picture (B, C, H, W), where one was drawn."""
+    import torch
+
+    if not drawn.cutout[:, 2].any():
+        return image
+    height, width = image.shape[-2:]
+    row, column, side = (torch.from_numpy(v).to(image.device).view(-1, 1, 1, 1) for v in drawn.cutout.T.copy())
+    y = (torch.arange(height, device=image.device) + 0.5).view(1, 1, -1, 1) / height
+    x = (torch.arange(width, device=image.device) + 0.5).view(1, 1, 1, -1) / width
+    inside = ((y - row).abs() < side / 2) & ((x - column).abs() < side / 2)
+    return image.masked_fill(inside, 0.0)

@@ -12,13 +12,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crossmask.core import Batch, Progress
+from crossmask.core import Batch, Labelled, Progress
 from crossmask.losses import cross_entropy, dice_loss
 
 
 class Supervised(nn.Module):
     """``forward(batch, progress)`` -> named weighted terms. With ``ema`` > 0 an averaged copy of the whole state
-    (weights and normalisation statistics) predicts; it gets no gradient."""
+    (weights and normalisation statistics) predicts; it gets no gradient. The methods that also learn from unlabelled
+    cases build on this one: their teacher is that copy."""
+
+    pseudo: tuple[Tensor, Tensor] | None = None  # the last pseudo-labels (B, H, W) and their weight, for the log
 
     def __init__(self, network: nn.Module, *, dice: float, ce: float, auxiliary: float, over: str, ema: float) -> None:
         super().__init__()
@@ -29,8 +32,17 @@ class Supervised(nn.Module):
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
+    def train(self, mode: bool = True) -> Supervised:
+        """The averaged copy always answers as it would in prediction."""
+        super().train(mode)
+        if self.averaged is not None:
+            self.averaged.eval()
+        return self
+
     def forward(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        own = batch.labelled
+        return self.labelled_terms(batch.labelled)
+
+    def labelled_terms(self, own: Labelled) -> dict[str, Tensor]:
         dice, ce, auxiliary = self.weights
         wants_own_losses = auxiliary > 0 and hasattr(self.network, "auxiliary")
         answer = self.network(own.image, own.text, own.text_mask, own.present, features=wants_own_losses)
@@ -56,15 +68,25 @@ class Supervised(nn.Module):
             else:
                 old.copy_(new)
 
-    def after_validation(self, score: float) -> None:
-        """Nothing to adapt."""
+    def after_validation(self, score: float | None) -> None:
+        """Nothing to adapt. score: of the selection part; None where nothing is set aside."""
+
+    @property
+    def answering(self) -> nn.Module:
+        return self.network if self.averaged is None else self.averaged
 
     def predict(
-        self, image: Tensor, text: Tensor | None, text_mask: Tensor | None, present: Tensor | None = None
+        self,
+        image: Tensor,
+        text: Tensor | None,
+        text_mask: Tensor | None,
+        present: Tensor | None = None,
+        branch: int | None = None,
     ) -> Tensor:
-        """Logits (B, K, H, W) of the network that answers."""
-        network = self.network if self.averaged is None else self.averaged
-        return network(image, text, text_mask, present)
+        """Logits (B, K, H, W) of the network that answers, or of one of its branches."""
+        if branch is None:
+            return self.answering(image, text, text_mask, present)
+        return self.answering(image, text, text_mask, present, features=True)[1]["branches"][branch]
 
 
 def build(

@@ -58,11 +58,12 @@ def build(
     dropout: float = 0.0,
     encoder: str = "convnext-tiny",
     weights: str = "auto",
+    width: int | None = None,
     decoder: tuple[int, int, int, int] | None = None,
 ) -> nn.Module:
-    """channels: one entry a modality. classes: K of the logits. text_dim: not used. decoder: widths at strides 4, 8,
-    16, 32 (None: the encoder's own)."""
-    pyramid = encoders.build(encoder, channels=sum(channels), weights=weights)
+    """channels: one entry a modality. classes: K of the logits. text_dim: not used. width: of a ResNet's first stage,
+    from scratch. decoder: widths at strides 4, 8, 16, 32 (None: the encoder's own)."""
+    pyramid = encoders.build(encoder, channels=sum(channels), weights=weights, width=width)
     return PyramidSegmenter(
         pyramid,
         Decoder(pyramid.channels, tuple(decoder or pyramid.channels), classes, dropout),

@@ -1,0 +1,150 @@
+"""Prediction into a folder: masks, overlays and one table. What cannot be read is named, the others go on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossmask.core import Prediction
+from crossmask.data.images import IMAGE_SUFFIXES, overlay, write_picture, write_probability
+from crossmask.data.volumes import SUFFIXES
+from crossmask.errors import CallError, CrossmaskError
+from crossmask.files import atomic
+from crossmask.predict import Opened, Predictor, Query, holds_volume, stem
+from crossmask.progress import Bar
+
+
+def queries_of(
+    paths: Sequence[str], text: str | None, side_convention: str | None, modalities: Sequence[str] = ()
+) -> list[Query]:
+    """Pictures, volumes, DICOM series and folders of them as queries with ids of their own.
+
+    ``flair=a.nii.gz t1=b.nii.gz`` (names of ``modalities``) are the images of one case.
+    """
+    given = dict(path.split("=", 1) for path in paths if path.partition("=")[0] in modalities and "=" in path)
+    if given:
+        if len(given) != len(paths):
+            raise CallError("either name every image's modality (flair=FILE t1=FILE: one case) or none.")
+        return [Query(stem(next(iter(given.values()))), given, text, side_convention)]
+    files = [file for path in paths for file in files_of(Path(path))]
+    stems = [stem(f) for f in files]
+    ids = [
+        s if stems.count(s) == 1 else "_".join([*f.parts[-3:-1], s]).strip("_/")
+        for s, f in zip(stems, files, strict=True)
+    ]
+    return [Query(i, f, text, side_convention) for i, f in zip(ids, files, strict=True)]
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file alone; a folder of one DICOM series alone; every picture and volume in any other folder."""
+    if not path.is_dir():
+        return [path]
+    from crossmask.data.series import is_series
+
+    if is_series(path):
+        return [path]
+    endings = (*IMAGE_SUFFIXES, *SUFFIXES)
+    inside = sorted(p for p in path.rglob("*") if p.name.lower().endswith(endings) and not p.name.startswith("."))
+    if not inside:
+        raise CallError(f"{path}: holds no picture and no volume ({', '.join(endings)}).")
+    return inside
+
+
+def predict_to_folder(
+    predictor: Predictor,
+    queries: Sequence[Query],
+    out: str | Path,
+    *,
+    probability: bool = False,
+    seg: bool = False,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Masks (PNG, NIfTI; with ``seg`` also a DICOM SEG where the source is a DICOM series), overlays,
+    ``predictions.csv``. Returns the table's rows and the faults.
+    """
+    out = Path(out)
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    size = predictor.recipe.evaluate.batch
+    predictor.learn([q.text for q in queries if q.text and q.text.strip()])
+    with Bar("predicting", total=len(queries)) as bar:
+        for start in range(0, len(queries), size):
+            opened: list[Opened] = []
+            for place, query in enumerate(queries[start : start + size]):
+                try:
+                    if holds_volume(query):
+                        prediction = predictor.predict_volume(query, probability=probability)
+                        rows.append(write_volume(out, query, prediction, seg))
+                    else:
+                        opened.append(predictor.open(query))
+                except CrossmaskError as error:
+                    faults.append(f"case '{query.id}': {error}")
+                bar.update(start + place + 1)
+            if opened:
+                for one, prediction in zip(opened, predictor.segment(opened, True), strict=True):
+                    rows.append(write(out, one, prediction, probability))
+    if rows:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with atomic(out / "predictions.csv") as stream:
+            writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return rows, faults
+
+
+def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) -> dict[str, Any]:
+    """One picture's files, and its row in the table."""
+    name = prediction.id.replace("/", "_")
+    mask = prediction.save(out / "masks" / f"{name}.png")
+    write_picture(out / "overlays" / f"{name}.png", overlay(opened.picture, prediction.mask))
+    if probability and prediction.probability is not None and prediction.probability.ndim == 2:
+        write_probability(out / "probabilities" / f"{name}.png", prediction.probability)
+    area = int((prediction.mask > 0).sum())
+    spacing = prediction.geometry.spacing_mm
+    return row_of(prediction, opened.text, mask, out) | {
+        "area_px": area,
+        "area_mm2": round(area * float(np.prod(spacing)), 3) if spacing else "",
+        "components": components(prediction.mask),
+        "warnings": "; ".join(prediction.warnings),
+    }
+
+
+def write_volume(out: Path, query: Query, prediction: Prediction, seg: bool) -> dict[str, Any]:
+    """One volume's files, and its row in the table."""
+    name = prediction.id.replace("/", "_")
+    mask = prediction.save(out / "masks" / f"{name}.nii.gz")
+    if seg and Path(prediction.geometry.source).is_dir():
+        prediction.save(out / "masks" / f"{name}.dcm")
+    if prediction.probability is not None:
+        import nibabel as nib
+
+        path = out / "probabilities" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        share = prediction.probability.astype(np.float32)
+        nib.save(nib.Nifti1Image(share, np.array(prediction.geometry.affine)), path)
+    voxel = float(np.prod(prediction.geometry.spacing_mm or (1.0,)))
+    count = int((prediction.mask > 0).sum())
+    return row_of(prediction, query.text, mask, out) | {
+        "voxels": count,
+        "volume_ml": round(count * voxel / 1000, 4),
+        "components": components(prediction.mask),
+        "warnings": "; ".join(prediction.warnings),
+    }
+
+
+def row_of(prediction: Prediction, text: str | None, mask: Path, out: Path) -> dict[str, Any]:
+    return {
+        "id": prediction.id,
+        "source": prediction.geometry.source,
+        "text": text or "",
+        "mask": str(mask.relative_to(out)),
+    }
+
+
+def components(mask: np.ndarray) -> int:
+    from scipy import ndimage
+
+    return int(ndimage.label(mask > 0)[1])

@@ -1,0 +1,114 @@
+"""Tables: what is finished is not done again, tries are chosen on the selection part, numbers come from run folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crossmask import recipe as recipes
+from crossmask import reproduce as tables
+from crossmask.data import manifest, phantom
+from crossmask.errors import CallError
+from crossmask.run import Run
+
+TINY = {
+    "data": {"size": 64, "modalities": {"image": 1}, "selection": 0.2, "labelled": 0.4},
+    "text": {"encoder": "tiny"},
+    "model": {"network": "hcfnet", "encoder": "tiny", "weights": "none"},
+    "method": {"name": "supervised"},
+    "train": {"images": 16, "batch": 8},
+}
+ROWS = {
+    "alone": {"tries": [{}, {"train.lr": 1e-3}], "seeds": [0, 1]},
+    "with a teacher": {
+        "set": {"method": {"name": "mean-teacher"}, "train.batch": 4, "train.unlabelled": 4},
+        "seeds": [0, 1],
+    },
+    "alone, no sentence": {"of": "alone", "variant": "none"},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list]:
+    folder = tmp_path_factory.mktemp("table")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    table = {
+        "title": "Tiny",
+        "about": "Nothing is proven.",
+        "recipe": str(folder / "tiny.yaml"),
+        "split": "test",
+        "scores": ["dice_mean", "dice_pooled"],
+        "compare": {"column": "dice", "with": "alone"},
+        "rows": ROWS,
+    }
+    (folder / "table.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
+    cases = manifest.read(phantom.make(folder / "phantom", cases=30, size=64))
+    return folder / "table.yaml", folder / "out", cases
+
+
+def test_a_table_is_made_once_and_reused(made: tuple) -> None:
+    path, out, cases = made
+    text = tables.reproduce(str(path), cases, out, device="cpu")
+    assert "## Tiny" in text
+    assert "Nothing is proven." in text
+    result = (out / "table.json").read_text()
+    runs = sorted(p.parent for p in out.rglob(tables.DONE))
+    assert len(runs) == 5  # two tries, one of which is seed 0; seed 1; two of the other row
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out}
+    assert tables.reproduce(str(path), cases, out, device="cpu") == text
+    assert (out / "table.json").read_text() == result
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out} == before
+
+
+def test_what_stopped_is_taken_up(made: tuple) -> None:
+    path, out, cases = made
+    text = tables.reproduce(str(path), cases, out, device="cpu")
+    run = Run(out / "with-a-teacher-seed1")
+    (run.folder / tables.DONE).unlink()
+    run.scores_path("test", ".json").unlink()
+    run.scores_path("test", ".csv").unlink()
+    again = tables.reproduce(str(path), cases, out, device="cpu")
+    assert again.replace(" min", "") == text.replace(" min", "")
+
+
+def test_numbers_are_those_of_the_runs(made: tuple) -> None:
+    path, out, cases = made
+    tables.reproduce(str(path), cases, out, device="cpu")
+    table = tables.load(str(path))
+    result = tables.gather(table, out)["rows"]
+    runs = [Run(out / f"with-a-teacher-seed{seed}") for seed in (0, 1)]
+    means = [run.cases("test").query("variant == 'right'").dice.mean() for run in runs]
+    one = result["with a teacher"]
+    assert one["estimates"]["dice_mean"]["value"] == pytest.approx(sum(means) / 2, abs=1e-6)
+    assert list(one["by_seed"].values()) == pytest.approx(means, abs=1e-4)
+    alone = result["alone"]["estimates"]["dice_mean"]["value"]
+    assert one["difference"]["value"] == pytest.approx(sum(means) / 2 - alone, abs=1e-6)
+    kept = result["alone"]["tries"]["kept"]
+    assert result["alone"]["tries"]["scores"][kept] == max(result["alone"]["tries"]["scores"])
+
+
+def test_another_recipe_in_the_folder_is_refused(made: tuple) -> None:
+    path, out, cases = made
+    tables.reproduce(str(path), cases, out, device="cpu")
+    with pytest.raises(CallError, match="another recipe"):
+        tables.reproduce(str(path), cases, out, overrides=["train.images=32"], device="cpu")
+
+
+def test_unknown_tables_and_rows_are_named(made: tuple) -> None:
+    path, out, cases = made
+    with pytest.raises(CallError, match="did you mean 'semi-cml-table'"):
+        tables.load("semi-cml-tabel")
+    with pytest.raises(CallError, match="no row 'nobody'"):
+        tables.reproduce(str(path), cases, out, only=["nobody"], device="cpu")
+
+
+@pytest.mark.parametrize("name", sorted(recipes.shipped("tables")))
+def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Path) -> None:
+    table = tables.load(name)
+    for row in table.rows:
+        for setting in ({}, *row.tries) if row.of is None else ():
+            recipe = tables.recipe_of(table, row, setting, 0, row.folds[0], (), tmp_path)
+            assert recipe.train.images == tables.recipe_of(table, table.rows[0], {}, 0, "", (), tmp_path).train.images
+            assert len(row.tries) in (0, 3)
