@@ -88,6 +88,31 @@ def data_check(
     raise typer.Exit(1 if found.faults else 0)
 
 
+@data_app.command("split")
+def data_split(
+    manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl.")],
+    folds: Annotated[int, typer.Option(help="How many folds; each patient is tested in one.")] = 5,
+    need: Annotated[str, typer.Option(help="Modalities that a case must have, such as flair,t1.")] = "",
+    rest: Annotated[str, typer.Option(help="The part of the cases that lack one.")] = "unused",
+    seed: Annotated[int, typer.Option(help="Another seed, other folds.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The manifest to write; itself if left.")
+    ] = None,
+) -> None:
+    """Add split:fold1, split:fold2... by patient, the same for the same seed."""
+    from collections import Counter
+
+    from crossmask.data import folds as dealing
+    from crossmask.data import manifest as manifests
+
+    wanted = [name.strip() for name in need.split(",") if name.strip()]
+    cases = dealing.add(manifests.read(manifest), folds, need=wanted, rest=rest, seed=seed)
+    print(manifests.write(output or manifest, cases))
+    for n in range(folds):
+        counts = Counter(c.splits[f"fold{n + 1}"] for c in cases)
+        print(f"split:fold{n + 1}: " + ", ".join(f"{count} {part}" for part, count in sorted(counts.items())))
+
+
 @data_app.command("register")
 def data_register(
     fixed: Annotated[Path, typer.Argument(help="The scan that stays: NIfTI, or a folder of one DICOM series.")],

@@ -165,6 +165,7 @@ def describe(run: Run, joined: Joined, cases: Sequence[Case], manifest: str, acc
         "ungrouped": joined.split.ungrouped,
         "shared_groups": dict(joined.split.shared_groups),
         "native_sizes": size_range(joined.store),
+        "pixel_mm": pixel_mm(joined),
         "notes": dict(joined.store.notes),
         "text_dim": joined.text_dim,
     }
@@ -180,6 +181,17 @@ def describe(run: Run, joined: Joined, cases: Sequence[Case], manifest: str, acc
     }
     run.folder.mkdir(parents=True, exist_ok=True)
     run.start(joined.recipe.to_dict(), joined.split.parts, facts, environment)
+
+
+def pixel_mm(joined: Joined) -> list[float] | None:
+    """How large a pixel of the model's grid is, (height, width) in mm: the median over the cases that know it."""
+    grid = parts.settings(joined.recipe).grid
+    found = []
+    for shape, spacing in zip(joined.store.shapes, joined.store.spacings, strict=True):
+        if spacing:
+            inner = grid.inner((shape[-2], shape[-1]))
+            found.append([s * n / i for s, n, i in zip(spacing[-2:], shape[-2:], inner, strict=True)])
+    return [round(float(v), 4) for v in np.median(found, 0)] if found else None
 
 
 def size_range(store: Store) -> list[list[int]]:

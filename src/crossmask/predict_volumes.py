@@ -6,7 +6,7 @@ probabilities on the native grid, and one byte a voxel of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmask.data.grid import Grid
 from crossmask.data.slices import open_modalities, some_volume, spans
 from crossmask.data.volumes import Grid3D, Volume
 from crossmask.errors import CallError
@@ -93,24 +94,60 @@ def segment(
     labels = np.zeros(case.shape, np.uint8)
     share = np.zeros(case.shape, np.float16) if probability else None
     size = slab_size(predictor, plane)
+    grid = settings.grid if not predictor.recipe.evaluate.window else training_scale(predictor, case)
     for start in range(0, depth, size):
         stop = min(start + size, depth)
-        image = slab(case, settings, present, start, stop)
+        image = slab(case, settings, grid, present, start, stop)
         busy = np.flatnonzero(image.reshape(stop - start, -1).max(1) > 0)
         if not len(busy):
             continue
-        answer = predictor.shares(
-            torch.from_numpy(image[busy]),
-            [text] * len(busy),
-            present=torch.tensor([present] * len(busy), device=predictor.device),
-            conventions=[convention] * len(busy),
-            branch=branch,
-        )
-        native = settings.grid.back(answer, (plane[0], plane[1]))
+
+        def answer(pictures: Tensor) -> Tensor:
+            return predictor.shares(
+                pictures,
+                [text] * len(pictures),
+                present=torch.tensor([present] * len(pictures), device=predictor.device),
+                conventions=[convention] * len(pictures),
+                branch=branch,
+            )
+
+        pictures = torch.from_numpy(image[busy])
+        found = answer(pictures) if grid is settings.grid else in_windows(answer, pictures, settings.grid.size)
+        native = grid.back(found, (plane[0], plane[1]))
         labels[start + busy] = as_labels(native, predictor.threshold)
         if share is not None:
             share[start + busy] = (native if native.ndim == 3 else 1 - native[:, 0]).cpu().numpy()
     return labels, share
+
+
+def training_scale(predictor: Any, case: Opened3D) -> Grid:
+    """The case's slices with pixels as large, in mm, as the model saw in training."""
+    trained = predictor.manifest.get("pixel_mm")
+    if trained is None or case.grid.is_identity:
+        raise CallError(
+            "evaluate.window needs the size of a pixel in mm: the training data or this volume's header give none; "
+            "say evaluate.window=false."
+        )
+    sides = [n * s / mm for n, s, mm in zip(case.shape[1:], case.grid.spacing[1:], trained, strict=True)]
+    return Grid((max(1, round(sides[0])), max(1, round(sides[1]))))
+
+
+@torch.inference_mode()
+def in_windows(answer: Callable[[Tensor], Tensor], pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """The answer for pictures larger than the model's grid: windows that overlap by half, weighted towards their
+    centres (MONAI's sliding window)."""
+    try:
+        from monai.inferers import sliding_window_inference
+    except ImportError as error:
+        raise CallError("evaluate.window needs MONAI: pip install monai, or say evaluate.window=false.") from error
+
+    def with_channel(windows: Tensor) -> Tensor:
+        share = answer(windows)
+        return share if share.ndim == 4 else share[:, None]
+
+    found = sliding_window_inference(pictures, size, len(pictures), with_channel, overlap=0.5, mode="gaussian")
+    assert isinstance(found, Tensor)
+    return found if found.shape[1] > 1 else found[:, 0]
 
 
 def as_labels(native: Tensor, threshold: float) -> np.ndarray:
@@ -125,7 +162,7 @@ def slab_size(predictor: Any, plane: Sequence[int]) -> int:
     return max(1, min(predictor.recipe.evaluate.batch, NATIVE_BYTES // (4 * classes * plane[0] * plane[1])))
 
 
-def slab(case: Opened3D, settings: Any, present: Sequence[bool], start: int, stop: int) -> np.ndarray:
+def slab(case: Opened3D, settings: Any, grid: Grid, present: Sequence[bool], start: int, stop: int) -> np.ndarray:
     """Slices start..stop-1 as the network sees them: (n, C, H, W) float32 in [0, 1], context slices beside each."""
     context, depth = settings.context, case.shape[0]
     first, last = max(0, start - context), min(depth, stop + context)
@@ -133,9 +170,9 @@ def slab(case: Opened3D, settings: Any, present: Sequence[bool], start: int, sto
     planes = []
     for volume, span, there in zip(case.volumes, case.ranges, present, strict=True):
         if volume is None or not there:
-            planes.append(np.zeros((stop - start, 2 * context + 1, *settings.grid.size), np.float32))
+            planes.append(np.zeros((stop - start, 2 * context + 1, *grid.size), np.float32))
             continue
-        image = settings.grid.image(volume.unit(first, last, span))
+        image = grid.image(volume.unit(first, last, span))
         if settings.precision == "uint8":  # exactly what the cache would have held
             image = np.round(image * 255).clip(0, 255) / np.float32(255)
         planes.append(image[wanted])

@@ -83,6 +83,7 @@ class Evaluate(Section):
     threshold: float | Literal["selected"] = "selected"  # 'selected': the one chosen on the selection part
     mirror: bool = False  # average with the mirrored picture and sentence
     batch: int = Field(32, ge=1)  # pictures, or slices of a volume, at once
+    window: bool = False  # volumes: slices at training's pixel size, in overlapping windows of the grid
     regions: dict[str, list[str]] | None = None  # name -> data.labels that it unites (BraTS: whole, core, enhancing)
 
 

@@ -873,3 +873,29 @@ def test_real_rtstruct_beside_a_slice():
         "DICOM files that are no slices (SEG, RTSTRUCT, ...) left out",
         "a single slice: its step is SliceThickness",
     )
+
+
+@pytest.mark.parametrize("turns", ORIENTATIONS.values(), ids=ORIENTATIONS)
+def test_one_phantom_through_every_reader_and_writer(tmp_path, turns):
+    """A series, the same as NIfTI, a mask of either, written as SEG and as NIfTI: all lie at one place."""
+    import nibabel as nib
+
+    from crossmask.data.volumes import check_same_grid, read_labels, read_volume, write_labels
+
+    folder = series(tmp_path / "ct", turns=turns)
+    of_series = read_volume(folder)
+    as_in_file = of_series.grid.as_in_file(of_series.stored) * of_series.slope + of_series.intercept
+    nib.save(nib.Nifti1Image(as_in_file.astype(np.float32), of_series.grid.affine), tmp_path / "ct.nii.gz")
+    of_nifti = read_volume(tmp_path / "ct.nii.gz")
+    check_same_grid(of_series.grid, of_nifti.grid, "the copy")
+    assert np.array_equal(of_series.slab(0, 99), of_nifti.slab(0, 99))
+    values = of_series.slab(0, 99)
+    mask = (values > np.median(values)).astype(np.uint8)
+    mask[0] = 0  # a slice without a frame
+    geometry = of_series.grid.geometry()
+    in_file = of_series.grid.as_in_file(mask)
+    seg = write_labels(tmp_path / "mask.dcm", in_file, geometry, ("background", "bright"))
+    nifti = write_labels(tmp_path / "mask.nii.gz", in_file, geometry)
+    for path in (seg, nifti):
+        for grid in (of_series.grid, of_nifti.grid):
+            assert np.array_equal(read_labels(path, grid)[0], mask), path

@@ -212,6 +212,27 @@ def test_slabs_do_not_matter(run: Any, cases: list[Case], monkeypatch: pytest.Mo
     assert np.array_equal(segment(predictor, opened)[0], whole)
 
 
+def test_windows_at_the_size_of_training(run: Any, cases: list[Case], tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    wide = {}
+    for name, path in cases[4].images.items():
+        image = nib.load(path)
+        array = np.asarray(image.dataobj)  # type: ignore[attr-defined]
+        nib.save(nib.Nifti1Image(np.tile(array, (2, 2, 1)), image.affine), tmp_path / f"{name}.nii.gz")  # type: ignore[attr-defined]
+        wide[name] = str(tmp_path / f"{name}.nii.gz")
+    predictor = Predictor(run)
+    assert predictor.manifest["pixel_mm"] == pytest.approx([1.5 * 26 / 32, 1.5 * 22 / 27], abs=1e-3)
+    sections = predictor.recipe.to_dict()
+    sections["evaluate"]["window"] = True
+    predictor.recipe = recipes.check(sections, "windowed")
+    mask, _ = segment(predictor, open_case(predictor, wide))
+    assert mask.shape == (7, 52, 44)
+    single, _ = segment(Predictor(run), open_case(predictor, cases[4].images))
+    quarters = [mask[:, y : y + 26, x : x + 22] for y in (0, 26) for x in (0, 22)]
+    for quarter in quarters:  # each quarter shows the same head; what lies beside it may matter a little
+        assert 2 * (quarter & single).sum() / max(quarter.sum() + single.sum(), 1) > 0.5
+
+
 def test_an_absent_modality_is_not_looked_at(run: Any, cases: list[Case], tmp_path: Path) -> None:
     predictor = Predictor(run)
     without, _ = segment(predictor, open_case(predictor, cases[4].images), without=("t1",))
