@@ -75,12 +75,15 @@ def data_import(
 @data_app.command("check")
 def data_check(
     manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl.")],
+    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the masks, background first.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what single files show: readable, sizes, values, empty masks, ids, texts."""
+    """Say what single files show: readable, sizes, grids, values, empty masks, labels, ids, texts."""
     from crossmask.data.check import check
+    from crossmask.progress import Bar
 
-    found = check(manifest)
+    with Bar("checking") as bar:
+        found = check(manifest, labels=pairs(label) if label else None, tick=bar.tick)
     if as_json:
         emit(found.to_dict())
     else:

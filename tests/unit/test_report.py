@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crossmask import statistics
+from crossmask import evaluate, scoring, statistics
 from crossmask.core import rng
 from crossmask.data import images
 from crossmask.errors import DataError, RunError
 from crossmask.files import read_json, write_json
-from crossmask.metrics import overlap
-from crossmask.report import charts, page, sentences
+from crossmask.metrics import overlap, surface
+from crossmask.report import charts, distances, page, sentences, training, variants
 from crossmask.run import Run
 
 HOSTILE = '<script>alert("1")</script> & $x_1$ <img src=http://evil.example/x.png onerror=alert(2)>'
@@ -73,11 +73,11 @@ def moved(mask, generator, strength):
     return np.roll(mask, tuple(generator.integers(-strength, strength + 1, 2)), (0, 1))
 
 
-def case_rows(n, classes, reads, size=64, seed=0):
+def case_rows(n, classes, reads, size=64, seed=0, strengths=None):
     """Per-case rows as crossmask.evaluate writes them."""
     generator = rng(seed, "report test")
     rows = []
-    strengths = {"right": 3, "none": 7, "other": 14, "swapped": 9} if reads else {"right": 3}
+    strengths = strengths or ({"right": 3, "none": 7, "other": 14, "swapped": 9} if reads else {"right": 3})
     for i in range(n):
         truth = np.zeros((size, size), dtype=np.uint8)
         for k in range(len(classes)):
@@ -86,7 +86,7 @@ def case_rows(n, classes, reads, size=64, seed=0):
             truth[:] = 0
         has_text = reads and i % 9 != 4
         for name, strength in strengths.items():
-            if name != "right" and (not has_text or (name == "swapped" and i % 2)):
+            if reads and name != "right" and (not has_text or (name == "swapped" and i % 2)):
                 continue
             scores = overlap.score(moved(truth, generator, strength), truth, classes=classes)
             rows.append(
@@ -498,3 +498,332 @@ def test_manifest_scored_is_another(tmp_path):
     assert read_json(run.scores_path("test", ".json"))["manifest"]["trained_on"] == "b"
     _, elements = written(run)
     assert "another one was scored" in elements.text
+
+
+# --- volumes, modalities, unlabelled cases ---------------------------------------------------------------------------
+
+GIVEN = {
+    "right": 3,
+    "modalities: flair": 5,
+    "modalities: t1": 12,
+    "branch: flair": 4,
+    "branch: t1": 9,
+    "shift: 2 mm": 6,
+    "last": 5,
+}
+TWO_SCANS = {"data": {"modalities": {"flair": 1, "t1": 1}, "modality_dropout": 0.0}, "text": {"encoder": None}}
+
+
+def measured_rows(n, classes, failed, seed=0):
+    """Rows of volumes: every variant of two modalities, with distances; the first ``failed`` cases have infinite ones
+    and the last case, whose masks are empty, has none."""
+    generator = rng(seed, "distances")
+    rows = case_rows(n, classes, False, seed=seed, strengths=GIVEN)
+    for row in rows:
+        place = int(row["id"].removeprefix("case"))
+        for prefix in ("", *(f"{c}/" for c in classes if len(classes) > 1)):
+            near = generator.uniform(1, 9)
+            found = {"hd95": near, "hd95_pooled": 0.9 * near, "assd": near / 4, "nsd": 1 / near}
+            if place < failed:
+                found = dict.fromkeys(found, float("inf")) | {"nsd": 0.0}
+            if place == n - 1:
+                found = dict.fromkeys(found, float("nan"))
+            row |= {f"{prefix}{name}": value for name, value in found.items()}
+    return rows
+
+
+def score_volumes(run, *, classes=("foreground",), split="test", n=14, failed=1, last=200, **more):
+    """Scores as crossmask.evaluate.summarise gives them for a run of two modalities without words."""
+    rows = measured_rows(n, classes, failed)
+    table = pd.DataFrame(rows)
+    right = table[table.variant == "right"]
+
+    def estimates(frame):
+        found = {name: value.to_dict() for name, value in statistics.summarise(frame, resamples=200).items()}
+        return found | statistics.distances(frame, surface.SCORES, resamples=200) | {"cases": len(frame)}
+
+    summary = summary_of([row for row in rows if row["variant"] == "right"], False, split)
+    summary |= {"variants": {"right": estimates(right)}, "modalities": {}, "last": None, "scored": list(classes)}
+    summary["training"] = {"text": None}
+    for name in GIVEN:
+        frame = table[table.variant == name]
+        gain = {
+            column: statistics.paired_difference(frame, right, column=key, resamples=200).to_dict()
+            for column, key in (("dice_mean", "dice"), ("dice_pooled", "dice_pooled"))
+        }
+        if name == "last" and last:
+            summary["last"] = estimates(frame) | {"step": last, "chosen_minus_last": gain}
+        elif name not in ("right", "last"):
+            summary["modalities"][name] = estimates(frame) | {"all_minus_this": gain}
+    run.write_scores(split, rows, summary | more)
+    return read_json(run.scores_path(split, ".json"))
+
+
+def begin_volumes(folder, *, labels=None, **sections):
+    run = begin(folder, encoder=None, labels=labels)
+    plain = recipe(None, labels)
+    for name, section in (TWO_SCANS | sections).items():
+        plain[name] = plain[name] | section
+    run.start(plain, run.parts(), MANIFEST, ENVIRONMENT)
+    return run
+
+
+def words_of(elements):
+    return " ".join(elements.text.split())
+
+
+def test_modalities_are_shown_by_kind(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    summary = score_volumes(run)
+    source, elements = written(run)
+    text = words_of(elements)
+    titles = [
+        "With some of the modalities",
+        "Only these modalities",
+        "One branch's own answer",
+        "Scans that do not lie",
+    ]
+    assert sorted(titles, key=text.index) == titles
+    for scores in summary["modalities"].values():
+        assert sentences.estimate(scores["dice_pooled"]) in text
+        assert sentences.estimate(scores["all_minus_this"]["dice_mean"], signed=True) in text
+    assert "without flair" in text
+    assert "every one except the first (flair) is moved" in text
+    assert "Training never left one out on purpose" in text
+    assert "Dice by what the network is given" in text
+    assert "branch: t1" in source
+    assert "shift: 2 mm" in page.text_table(summary)
+
+
+def test_kinds_that_are_not_there_are_not_shown(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    summary = score_volumes(run)
+    summary["modalities"] = {"branch: t1": summary["modalities"]["branch: t1"]}
+    write_json(run.scores_path("test", ".json"), summary)
+    text = words_of(written(run)[1])
+    assert "One branch's own answer" in text
+    assert "Only these modalities" not in text
+    write_json(run.scores_path("test", ".json"), summary | {"modalities": {}})
+    assert "With some of the modalities" not in words_of(written(run)[1])
+
+
+def test_what_was_left_out_is_named():
+    scores = {"cases": 3, "dice_pooled": {}, "dice_mean": {}}
+    summary = {
+        "variants": {"right": scores},
+        "modalities": {"modalities: t1 + t1ce": scores, "modalities: odd": scores},
+    }
+    for names, told in ((("flair", "t1", "t1ce"), "without flair"), ((), "these alone")):
+        groups = variants.modality_groups(summary, {"data": {"modalities": dict.fromkeys(names, 1)}})
+        assert [row["told"] for row in groups[0]["rows"]] == ["the headline", told, "these alone"]
+
+
+def test_names_are_those_of_evaluate():
+    assert (variants.SUBSETS, variants.BRANCH, variants.SHIFT) == (evaluate.SUBSETS, evaluate.BRANCH, evaluate.SHIFT)
+    assert set(distances.TITLES) == set(surface.SCORES)
+    assert f"{scoring.TOLERANCE_MM:g} mm" == distances.TOLERANCE
+
+
+def test_modalities_are_shown_beside_words_and_escaped(tmp_path):
+    run = begin(tmp_path / "run")
+    summary = score(run)
+    extra = summary["variants"]["none"] | {"all_minus_this": summary["text_use"]["none"]}
+    summary["modalities"] = {f"modalities: {HOSTILE}": extra}
+    write_json(run.scores_path("test", ".json"), summary)
+    source, elements = written(run)
+    text = words_of(elements)
+    assert text.index("Does it use the words?") < text.index("With some of the modalities")
+    assert HOSTILE in elements.text
+    assert "<script" not in source
+
+
+def test_distances_in_millimetres_with_the_failed_cases(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    summary = score_volumes(run, failed=2)
+    text = words_of(written(run)[1])
+    for name in ("hd95", "hd95_pooled", "assd"):
+        found = summary["variants"]["right"][f"{name}_mean"]
+        assert found["failed"] == 2
+        assert f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}] 11 of 14 cases, 2 failed" in text
+    nsd = summary["variants"]["right"]["nsd_mean"]
+    assert f"{sentences.estimate(nsd)} 13 of 14 cases" in text
+    assert "the larger of the two directed 95th percentiles" in text
+    assert "Such a case is left out of the means in millimetres and has NSD 0" in text
+    line = next(line for line in page.text_table(summary).splitlines() if line.startswith("HD95"))
+    assert f"{summary['variants']['right']['hd95_mean']['value']:.2f} mm" in line
+    assert "2 failed" in line
+    assert sentences.estimate(nsd) in line
+
+
+def test_distances_that_no_case_has(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    summary = score_volumes(run, failed=13)
+    text = words_of(written(run)[1])
+    assert "not defined 0 of 14 cases, 13 failed" in text
+    assert "HD95 not defined (0 of 14 cases, 13 failed)" in page.text_table(summary)
+    assert "nan" not in page.text_table(summary)
+
+
+def test_distances_of_each_region(tmp_path):
+    labels = {"background": 0, "rim": 1, "core": 2}
+    regions = {"whole": ["rim", "core"], "core": ["core"]}
+    run = begin_volumes(tmp_path / "run", labels=labels, evaluate={"regions": regions})
+    summary = score_volumes(run, classes=("whole", "core"))
+    text = words_of(written(run)[1])
+    for part in regions:
+        found = summary["variants"]["right"][f"{part}/hd95_mean"]
+        assert f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}] 12 of 14 cases, 1 failed" in text
+        assert f"\n  {part}: HD95 {found['value']:.2f} mm" in page.text_table(summary)
+    assert "Scored: whole (rim + core), core (core)." in text
+    assert "Regions may overlap." in text
+    assert "means over the regions" in text
+    assert "Scored: whole, core." in page.text_table(summary)
+    assert "the truth's largest region in voxels" in text
+
+
+def test_what_was_scored_is_said():
+    assert sentences.scored_sentence({}) == ""
+    assert sentences.scored_sentence({"scored": ["foreground"]}) == ""
+    assert sentences.scored_sentence({"scored": ["lesion"]}) == "Scored: lesion."
+    assert "is their mean" in sentences.scored_sentence({"scored": ["liver", "lesion"]})
+    one = {"evaluate": {"regions": {"whole": ["a", "b"]}}}
+    assert sentences.scored_sentence({"scored": ["whole"]}, one) == "Scored: whole (a + b)."
+
+
+def test_one_region_of_several_classes_has_no_threshold(tmp_path):
+    labels = {"background": 0, "a": 1, "b": 2}
+    run = begin_volumes(tmp_path / "run", labels=labels, evaluate={"regions": {"whole": ["a", "b"]}})
+    score_volumes(run, classes=("whole",))
+    assert "its most probable class" in words_of(written(run)[1])
+
+
+def test_size_of_overlapping_regions_is_the_largest():
+    table = pd.DataFrame({"whole/tp": [5, 0], "whole/fn": [2, 3], "core/tp": [1, 0], "core/fn": [1, 0]})
+    assert page.truth_sizes(table, {"evaluate": {"regions": {"whole": ["a"]}}})[0].tolist() == [7, 3]
+    assert page.truth_sizes(table, {})[0].tolist() == [9, 3]
+
+
+def test_last_weights_beside_the_chosen_ones(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    summary = score_volumes(run, last=400)
+    text = words_of(written(run)[1])
+    for family in ("dice_mean", "dice_pooled"):
+        assert f"last weights: {sentences.estimate(summary['last'][family])}" in text
+        gain = sentences.estimate(summary["last"]["chosen_minus_last"][family], signed=True)
+        assert f"chosen minus last {gain}" in text
+        assert gain.replace("−", "-") in page.text_table(summary)
+    assert "the last weights (step 400)" in text
+    assert "(last weights)" in page.text_table(summary)
+    assert "The last weights are the chosen ones." not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.05, "a higher Dice per case than the last weights (step 9)"),
+        (-0.05, -0.01, "a lower Dice per case than the last weights (step 9)"),
+        (-0.01, 0.01, "No difference in the Dice per case can be shown"),
+        (None, None, "nothing can be concluded"),
+    ],
+)
+def test_last_sentence(low, high, words):
+    last = {"step": 9, "chosen_minus_last": {"dice_mean": {"value": 0.0, "low": low, "high": high}}}
+    assert words in sentences.last_sentence({"last": last})
+    assert sentences.last_sentence({"last": None}) == sentences.last_sentence({}) == ""
+
+
+def test_the_last_weights_are_the_chosen_ones(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    score_volumes(run, last=None)
+    assert "The last weights are the chosen ones." not in words_of(written(run)[1])  # 240 of 400: they were not scored
+    write_json(run.folder / "selection.json", SELECTION | {"checkpoint_step": 400})
+    assert "The last weights are the chosen ones." in words_of(written(run)[1])
+
+
+def test_what_chose():
+    part = SELECTION | {"part": "part 'valid' of the manifest"}
+    assert "chosen on the part 'valid' of the manifest, 286 cases" in sentences.chosen_sentence(part)
+    none = {"checkpoint_step": 9, "cases": 0, "threshold": 0.5, "by": "nothing: the last weights", "part": "none"}
+    assert sentences.chosen_sentence(none).startswith(
+        "No cases were set aside to choose by: these are the last weights"
+    )
+    for cases, said in ((0, False), (1, True), (4, True), (5, False)):
+        assert ("might well have chosen other weights" in sentences.chosen_sentence(none | {"cases": cases})) == said
+
+
+def unlabelled_run(folder, **entry):
+    run = begin_volumes(folder, train={"batch": 8, "unlabelled": 4, "accumulate": 2})
+    parts = {"train": 3, "selection": 1, "unlabelled": 17, "test": 14}
+    write_json(run.folder / "manifest.json", MANIFEST | {"parts": parts})
+    for step in (420, 440, 460):
+        run.log(event="step", step=step, images=step * 24, loss=0.5, dice=0.3, ce=0.2, lr=1e-4, seconds=9, **entry)
+    return run
+
+
+def test_unlabelled_images_count_as_seen(tmp_path, monkeypatch):
+    drawn = {}
+    real = charts.curves
+
+    def curves(name, lines, **options):
+        drawn[name] = lines, options
+        return real(name, lines, **options)
+
+    monkeypatch.setattr(charts, "curves", curves)
+    run = unlabelled_run(tmp_path / "run", pseudo_kept=0.6, pseudo_dice=0.7)
+    score_volumes(run)
+    text = words_of(written(run)[1])
+    validated = [e["step"] * 24 for e in run.entries("validation")]
+    lines, options = drawn["selection"]
+    assert lines["pooled"][0] == validated
+    assert options["mark"][0] == 240 * 24
+    assert "Learnt from 3 labelled cases and 17 unlabelled cases" in text
+    assert "a step takes 16 images of the former and 8 of the latter" in text
+    assert set(drawn["loss"][0]) == {"sum", "dice", "ce"}
+    assert set(drawn["pseudo"][0]) == {"share of pixels kept", "their Dice"}
+    assert "Pseudo-labels (held masks are looked at for this curve alone)" in text
+
+
+def test_pseudo_labels_without_held_masks(tmp_path):
+    text = words_of(written(unlabelled_run(tmp_path / "run", pseudo_kept=0.6))[1])
+    assert "Pseudo-labels" in text
+    assert "share of pixels kept" in text
+    assert "held masks are looked at" not in text
+
+
+def test_unlabelled_cases_that_were_not_used():
+    parts = {"parts": {"train": 3, "unlabelled": 17}}
+    assert "17 cases without a mask were not used" in training.learnt_sentence(parts, recipe())
+    assert training.learnt_sentence({"parts": {"train": 3}}, recipe()) == training.learnt_sentence({}, {}) == ""
+
+
+def test_a_part_without_labels_is_no_test_part(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    score_volumes(run, split="unlabelled")
+    score_volumes(run, split="valid")
+    assert page.by_weight(run) == ["valid", "unlabelled"]
+    assert "this is no test score" in words_of(written(run)[1])
+
+
+def test_volumes_are_not_pictures(tmp_path):
+    run = begin_volumes(tmp_path / "run")
+    summary = score_volumes(run)
+    text = words_of(written(run)[1])
+    assert "in voxels" in text
+    assert "pixels of all cases" not in text
+    assert "crossmask predict run flair=flair.nii.gz t1=t1.nii.gz -o masks" in text
+    assert "This network reads no sentences" in text
+    assert text.index("With some of the modalities") < text.index("Does it use the words?")
+    summary["examples"] = [{"kind": "best", "file": "test/best-1.png", "id": "case001", "dice": 0.9, "text": ""}]
+    write_json(run.scores_path("test", ".json"), summary)
+    assert "its slice with most truth" in words_of(written(run)[1])
+
+
+def test_summaries_of_pictures_show_none_of_it(tmp_path):
+    run = begin(tmp_path / "run")
+    summary = score(run)
+    text = words_of(written(run)[1])
+    for words in ("With some of the modalities", "HD95", "voxels", "slice", "last weights", "Learnt from", "Scored:"):
+        assert words not in text
+        assert words not in page.text_table(summary)
+    assert 'crossmask predict run picture.png --text "..." -o masks' in text
+    assert "size of the truth in pixels" in text

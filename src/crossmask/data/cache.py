@@ -120,6 +120,9 @@ def fingerprint(path: str) -> str:
     file, number = part_of(path)
     if os.path.isdir(file):
         return digest(*(file_digest(entry) for entry in sorted(Path(file).iterdir()) if entry.is_file()))
+    if file.lower().endswith((".mhd", ".nhdr")):  # a header; the voxels are in a file beside it
+        beside = sorted(Path(file).parent.glob(f"{Path(file).stem}.*"))
+        return digest(*(file_digest(entry) for entry in beside))
     return file_digest(file) + (f"#{number}" if number is not None else "")
 
 

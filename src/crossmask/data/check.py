@@ -1,6 +1,7 @@
 """What single files show of a data set, before anything is trained on it: every fault at once, every oddity counted.
 
-``check`` opens each picture and mask once and keeps only numbers, so that its memory does not grow with their size.
+``check`` opens each picture and mask once and keeps only numbers, so that its memory does not grow with their count;
+volumes and their masks are looked at in ``check_volumes.py``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from crossmask.data.check_volumes import Volumes
 from crossmask.data.found import Found, some, spread_of, wide
 from crossmask.data.images import Picture, read_image
-from crossmask.data.manifest import Case, read_leniently
+from crossmask.data.manifest import Case, read_leniently, without_part
 from crossmask.data.masks import read_mask
 from crossmask.data.sides import names_side
+from crossmask.data.volumes import is_volume
 from crossmask.errors import DataError
 from crossmask.files import file_digest
 from crossmask.rooms import near_miss
@@ -34,12 +38,13 @@ _BOTH = re.compile(r"\b(?:bilateral(?:ly)?|both)\b", re.IGNORECASE)
 def check(
     manifest: str | Path,
     *,
-    labels: Mapping[str, int | tuple[int, int, int]] | None = None,
+    labels: Mapping[str, Any] | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> Found:
-    """Read a manifest and every file it names. ``labels`` as in ``read_mask``; None: masks are binary.
+    """Read a manifest and every file it names. ``labels`` as in ``read_mask`` (pictures) or ``read_labels`` (volumes);
+    None: masks are binary.
 
-    Only a wrong ``labels`` raises; all that is wrong with the data stands in the result.
+    Only a wrong ``labels`` or a missing library raises; all that is wrong with the data stands in the result.
     """
     path = Path(manifest)
     found = Found()
@@ -50,15 +55,46 @@ def check(
     found.facts["cases"] = len(cases)
     ids_and_groups(cases, found)
     splits(cases, found)
-    pictures = Pictures(labels)
+    pictures, volumes = Pictures(labels), Volumes(labels)
+    flat, deep = [], []
     for count, case in enumerate(cases, 1):
-        pictures.add(case)
+        kinds = kinds_of(case)
+        if len(kinds) > 1:
+            told = " and ".join(f"{file} (a {kind})" for kind, file in kinds.items())
+            found.faults.append(f"case '{case.id}': has images of two kinds, {told}; give it those of one kind.")
+        elif "volume" in kinds:
+            deep.append(case)
+            volumes.add(case)
+        else:
+            flat.append(case)
+            pictures.add(case)
         if tick:
             tick(count, len(cases))
-    pictures.report(cases, found)
+    if flat:
+        pictures.report(flat, found)
+    if deep:
+        volumes.report(deep, found)
+        duplicates(volumes.contents, deep, found, what="volume", equal="of equal values")
+    if flat and deep:
+        found.warnings.append(
+            f"pictures ({len(flat)} cases) and volumes ({len(deep)}) stand in one manifest; they are not scored "
+            "together, so give each kind a manifest or a part of its own."
+        )
     texts(cases, found)
-    sides(cases, pictures, found)
+    sides(cases, pictures.left | volumes.left, found)
     return found
+
+
+def kinds_of(case: Case) -> dict[str, str]:
+    """'picture', 'volume' -> the first such file of a case; files that are not there tell nothing if others are."""
+    files = [*case.images.values()]
+    there = [file for file in files if os.path.exists(without_part(file))]
+    kinds: dict[str, str] = {}
+    for file in there or [*files, *([case.mask] if case.mask else [])]:
+        kinds.setdefault("volume" if is_volume(file) else "picture", file)
+    if not there and "volume" in kinds:
+        return {"volume": kinds["volume"]}
+    return kinds
 
 
 def ids_and_groups(cases: Sequence[Case], found: Found) -> None:
@@ -120,7 +156,7 @@ def straddling(keyed: Iterable[tuple[str, Case]], split: str) -> list[str]:
 class Pictures:
     """Numbers of all pictures and masks, gathered one case at a time."""
 
-    def __init__(self, labels: Mapping[str, int | tuple[int, int, int]] | None) -> None:
+    def __init__(self, labels: Mapping[str, Any] | None) -> None:
         self.labels = labels
         self.faults: list[str] = []
         self.sizes: Counter[tuple[int, int]] = Counter()  # (H, W) -> pictures
@@ -239,31 +275,33 @@ class Pictures:
             found.warnings.append(
                 f"masks that cover the whole picture: {some(self.full)}; look whether they are meant."
             )
-        self.duplicates(cases, found)
-
-    def duplicates(self, cases: Sequence[Case], found: Found) -> None:
-        same = {content: members for content, members in self.contents.items() if len(members) > 1}
-        across = [m for m in same.values() if len({id(case) for case in m}) > 1]
         within = []
-        for members in same.values():
+        for members in self.contents.values():
             times = Counter(id(case) for case in members)
             within += list(dict.fromkeys(case.id for case in members if times[id(case)] > 1))
-        found.facts["picture files that occur again"] = sum(len({id(c) for c in m}) - 1 for m in across)
         if within:
             found.warnings.append(f"cases two modalities of which are one picture: {some(within)}; correct the paths.")
-        if across:
-            names = [" = ".join(dict.fromkeys(case.id for case in members)) for members in across]
-            found.warnings.append(f"pictures that are equal byte for byte under several ids: {some(names)}.")
-        keyed = [(content, case) for content, members in same.items() for case in members]
-        for name in columns(cases, "splits"):
-            torn = straddling(keyed, name)
-            if torn:
-                names = [" = ".join(dict.fromkeys(case.id for case in same[content])) for content in torn]
-                found.warnings.insert(
-                    0,
-                    f"{titled('split', name)}: LEAK: the same picture stands in several parts: {some(names)}; "
-                    "scores are too good until each is kept in one part.",
-                )
+        duplicates(self.contents, cases, found, what="picture", equal="that are equal byte for byte")
+
+
+def duplicates(
+    contents: Mapping[str, Sequence[Case]], cases: Sequence[Case], found: Found, *, what: str, equal: str
+) -> None:
+    """One picture or volume in several cases, and worse, in several parts. contents: its fingerprint -> cases."""
+    same = {content: members for content, members in contents.items() if len({id(case) for case in members}) > 1}
+    names = {content: " = ".join(dict.fromkeys(case.id for case in members)) for content, members in same.items()}
+    found.facts[f"{what} files that occur again"] = sum(len({id(c) for c in m}) - 1 for m in same.values())
+    if same:
+        found.warnings.append(f"{what}s {equal} under several ids: {some(list(dict.fromkeys(names.values())))}.")
+    keyed = [(content, case) for content, members in same.items() for case in members]
+    for split in columns(cases, "splits"):
+        torn = list(dict.fromkeys(names[content] for content in straddling(keyed, split)))
+        if torn:
+            found.warnings.insert(
+                0,
+                f"{titled('split', split)}: LEAK: the same {what} stands in several parts: {some(torn)}; "
+                "scores are too good until each is kept in one part.",
+            )
 
 
 def texts(cases: Sequence[Case], found: Found) -> None:
@@ -293,7 +331,7 @@ def texts(cases: Sequence[Case], found: Found) -> None:
         return
     found.facts["text origin"] = dict(Counter(case.text_origin for case in written).most_common())
     found.facts["side convention"] = dict(Counter(case.side_convention for case in written).most_common())
-    orphans = [case.id for case in written if not any(os.path.exists(f) for f in case.images.values())]
+    orphans = [case.id for case in written if not any(os.path.exists(without_part(f)) for f in case.images.values())]
     if orphans:
         found.warnings.append(f"rows with a text whose picture is missing: {some(orphans)}; find the pictures.")
     from_masks = [case.id for case in written if case.text_origin == "from-mask"]
@@ -324,8 +362,8 @@ def one_side(sentence: str) -> str | None:
     return "left" if left else "right"
 
 
-def sides(cases: Sequence[Case], pictures: Pictures, found: Found) -> None:
-    """Sentences that name a side, against the stated convention and against the masks."""
+def sides(cases: Sequence[Case], lefts: Mapping[int, float], found: Found) -> None:
+    """Sentences that name a side, against the stated convention and against the masks (``Pictures.left``)."""
     for name in columns(cases, "texts"):
         title = titled("text", name)
         unsure, judged, other = [], 0, []
@@ -337,7 +375,7 @@ def sides(cases: Sequence[Case], pictures: Pictures, found: Found) -> None:
                 if names_side(sentence):
                     unsure.append(case.id)
                 continue
-            side, left = one_side(sentence), pictures.left.get(id(case))
+            side, left = one_side(sentence), lefts.get(id(case))
             if side is None or left is None or case.side_convention not in ("image", "patient"):
                 continue
             judged += 1

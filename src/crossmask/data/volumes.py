@@ -89,8 +89,8 @@ class Grid3D:
 
     @property
     def is_identity(self) -> bool:
-        """No geometry was written (LiTS 28-47): millimetres mean nothing."""
-        return bool(np.allclose(self.affine, np.eye(4)))
+        """No geometry was written (LiTS 28-47; as ITK spells it too): millimetres mean nothing."""
+        return any(np.allclose(self.affine, np.diag(sides)) for sides in ([1.0, 1, 1, 1], [-1.0, -1, 1, 1]))
 
     def geometry(self) -> Geometry:
         affine = tuple(tuple(float(v) for v in row) for row in self.affine)

@@ -77,44 +77,31 @@ class SemiCML(Supervised):
         self.tau0, self.threshold, self.warmup, self.passes, self.x03 = tau0, threshold, warmup, passes, x03
 
     def forward(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Labelled cases and strong views go through the network together, so that they share their statistics."""
         own, other = batch.labelled, batch.unlabelled
-        terms = self.labelled_terms(own)
-        strength = ramp(progress.fraction, self.warmup)
-        heads, present = self.heads(self.network, own.image, own.present)
-        agreement = [(heads, present)]
+        count = len(own.image)
+        image, present = own.image, own.present
         if other is not None:
-            target, teacher_heads = self.teach(other, self.tau(progress.fraction))
-            heads, present = self.heads(self.network, other.strong, other.present)
-            agreement.append((heads, present))
-            known = torch.cat([torch.ones_like(present[:, :1]), present], 1)  # the fused head, then the branches
-            if self.intra:
-                terms["intra"] = (
-                    strength
-                    * self.intra
-                    * over_heads(
-                        [
-                            consistency(probabilities(h), t, pixels(k, h))
-                            for h, t, k in zip(heads, teacher_heads, known.T, strict=True)
-                        ]
-                    )
-                )
-            if self.relearn:
-                truth, weight = target
-                terms["pseudo"] = (
-                    strength
-                    * self.relearn
-                    * over_heads(
-                        [soft_terms(h, truth, weight * pixels(k, h)) for h, k in zip(heads, known.T, strict=True)]
-                    )
-                )
+            image, present = torch.cat([image, other.strong]), torch.cat([present, other.present])
+        logits, features = self.network(image, None, None, present, features=True)
+        mine = {"branches": features["branches"][:, :count], "present": present[:count]}
+        terms = self.terms_of(logits[:count], mine, own)
+        strength = ramp(progress.fraction, self.warmup)
+        heads = torch.cat([logits[None], features["branches"]])  # (1 + M, B, K, H, W), the fused head first
         if self.inter and heads.shape[0] > 2:
-            terms["inter"] = strength * self.inter * torch.stack([branch_dice(h, p) for h, p in agreement]).mean()
+            terms["inter"] = strength * self.inter * branch_dice(heads, present)
+        if other is None:
+            return terms
+        (truth, weight), seen_by_teacher = self.teach(other, self.tau(progress.fraction))
+        known = torch.cat([torch.ones_like(other.present[:, :1]), other.present], 1).T  # of the same heads
+        each = list(zip(heads[:, count:], seen_by_teacher, known, strict=True))
+        if self.intra:
+            losses = [consistency(probabilities(h), t, pixels(k, h)) for h, t, k in each]
+            terms["intra"] = strength * self.intra * torch.stack(losses).mean()
+        if self.relearn:
+            losses = [soft_terms(h, truth, weight * pixels(k, h)) for h, _, k in each]
+            terms["pseudo"] = strength * self.relearn * torch.stack(losses).mean()
         return terms
-
-    def heads(self, network: nn.Module, image: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """(1 + M, B, K, H, W) logits, the fused head first, and present (B, M)."""
-        logits, features = network(image, None, None, present, features=True)
-        return torch.cat([logits[None], features["branches"]]), present
 
     def tau(self, fraction: float) -> float:
         """The least probability of a pseudo-label."""
@@ -154,10 +141,6 @@ class SemiCML(Supervised):
             mean = torch.stack(found).mean(0)
         entropy = -(mean * mean.clamp_min(1e-8).log()).sum(1)
         return (1 - entropy / math.log(mean.shape[1])).clamp(0, 1)
-
-
-def over_heads(losses: list[Tensor]) -> Tensor:
-    return torch.stack(losses).mean()
 
 
 def pixels(known: Tensor, logits: Tensor) -> Tensor:

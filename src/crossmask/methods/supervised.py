@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +43,23 @@ class Supervised(nn.Module):
         return self.labelled_terms(batch.labelled)
 
     def labelled_terms(self, own: Labelled) -> dict[str, Tensor]:
+        if not self.wants_own_losses:
+            return self.terms_of(self.network(own.image, own.text, own.text_mask, own.present), {}, own)
+        logits, features = self.network(own.image, own.text, own.text_mask, own.present, features=True)
+        return self.terms_of(logits, features, own)
+
+    @property
+    def wants_own_losses(self) -> bool:
+        return self.weights[2] > 0 and hasattr(self.network, "auxiliary")
+
+    def terms_of(self, logits: Tensor, features: dict[str, Any], own: Labelled) -> dict[str, Tensor]:
+        """The labelled loss of an answer that is there."""
         dice, ce, auxiliary = self.weights
-        wants_own_losses = auxiliary > 0 and hasattr(self.network, "auxiliary")
-        answer = self.network(own.image, own.text, own.text_mask, own.present, features=wants_own_losses)
-        logits, features = answer if wants_own_losses else (answer, {})
         terms = {
             "dice": dice * dice_loss(logits, own.mask, over=self.over),  # type: ignore[arg-type]
             "ce": ce * cross_entropy(logits, own.mask),
         }
-        if wants_own_losses:
+        if self.wants_own_losses:
             extra = self.network.auxiliary(features, own.mask, own.text, own.text_mask, own.text_id)  # type: ignore[operator]
             terms |= {name: auxiliary * value for name, value in extra.items()}
         return terms

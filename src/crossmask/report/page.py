@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,31 +14,33 @@ import yaml
 
 from crossmask.errors import DataError
 from crossmask.files import atomic, read_json
-from crossmask.report import charts
+from crossmask.report import charts, distances
 from crossmask.report.sentences import (
     LEARNT_FROM,
-    TOLD,
     Json,
     caveats,
     chosen_sentence,
     duration,
     estimate,
     known,
+    last_sentence,
     many,
+    many_classes,
     numeric,
     same_manifest,
+    scored_sentence,
     spread_text,
     unit_sentence,
     value_text,
     verdict,
 )
+from crossmask.report.training import curves, ends_with_chosen, learnt_sentence
+from crossmask.report.variants import FAMILIES, modality_chart, modality_groups, words_chart, words_rows
 from crossmask.run import Run
 
 HERE = Path(__file__).parent
-FAMILIES = {"pooled": "pooled", "mean": "per case"}
 SCORES = {"dice": "Dice", "iou": "IoU", "precision": "precision", "recall": "recall"}
 PICTURE_SIDE = 480  # pixels; larger overlays are made smaller for the page
-LOGGED = ("event", "step", "images", "loss", "lr", "gradient_norm", "seconds")  # what is no loss term in a step's line
 # As data.images.overlay paints (a test compares them): each predicted class, and the truth.
 CLASS_COLOURS = ((230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
 TRUTH_COLOUR = (86, 180, 233)
@@ -92,11 +93,13 @@ def facts(run: Run) -> dict[str, Any]:
         "name": run.name,
         "network": network,
         "method": str((recipe.get("method") or {}).get("name", "supervised")),
-        "main": split_facts(run, splits[0], main) if main else None,
-        "others": [split_facts(run, split, summaries[split], drawn=False) for split in splits[1:]],
-        "chosen": chosen_sentence(selection, main),
+        "main": split_facts(run, recipe, splits[0], main) if main else None,
+        "others": [split_facts(run, recipe, split, summaries[split], drawn=False) for split in splits[1:]],
+        "chosen": chosen_sentence(selection, main, legend(recipe)["several"] or many_classes(main)),
+        "last_chosen": main is not None and not main.get("last") and ends_with_chosen(run, selection),
+        "learnt": learnt_sentence(manifest, recipe),
         "curves": curves(run, recipe, selection),
-        "distribution": distribution(run, splits[0], main) if main else None,
+        "distribution": distribution(run, recipe, splits[0], main) if main else None,
         "pictures": pictures(run, main) if main else [],
         "legend": legend(recipe),
         "manifest": manifest,
@@ -105,7 +108,7 @@ def facts(run: Run) -> dict[str, Any]:
         "seconds": duration(max((numeric(e.get("seconds")) for e in run.entries()), default=0.0)),
         "images": max((int(numeric(e.get("images"))) for e in run.entries("step")), default=0),
         "recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
-        "commands": commands(run, manifest, splits),
+        "commands": commands(run, recipe, manifest, main),
     }
 
 
@@ -126,20 +129,30 @@ def by_weight(run: Run) -> list[str]:
 # --- a scored part ---------------------------------------------------------------------------------------------------
 
 
-def split_facts(run: Run, split: str, summary: Json, drawn: bool = True) -> dict[str, Any]:
-    """Words, scores and caveats of one part."""
+def split_facts(run: Run, recipe: Json, split: str, summary: Json, drawn: bool = True) -> dict[str, Any]:
+    """Words, modalities, scores and caveats of one part."""
     try:
+        right = summary["variants"]["right"]
+        groups = modality_groups(summary, recipe)
+        columns = score_columns(summary)
         return {
             "split": split,
             "headline": {k: summary[f"dice_{k}"] for k in FAMILIES},
+            "last": last_scores(summary),
+            "last_sentence": last_sentence(summary),
             "cases": many(summary["cases"], "case"),
             "own_sentence": len(summary["variants"]) > 1,
             "unit": unit_sentence(summary),
             "words": words_rows(summary),
             "verdict": verdict(summary),
             "chart": words_chart(summary) if drawn and len(summary["variants"]) > 1 else "",
-            "scores": scores_table(summary),
-            "classes": class_rows(summary["variants"]["right"]),
+            "modalities": groups,
+            "modality_chart": modality_chart(summary) if drawn and groups else "",
+            "scores": scores_table(columns),
+            "classes": class_rows(right),
+            "scored": scored_sentence(summary, recipe),
+            "part": "Region" if (recipe.get("evaluate") or {}).get("regions") else "Class",
+            "distances": distances.tables(columns),
             "caveats": caveats(summary),
         }
     except (KeyError, TypeError, AttributeError) as error:
@@ -149,42 +162,30 @@ def split_facts(run: Run, split: str, summary: Json, drawn: bool = True) -> dict
         ) from error
 
 
-def words_rows(summary: Json) -> list[dict[str, Any]]:
-    rows = []
-    for name, scores in summary["variants"].items():
-        rows.append(
-            {
-                "name": name,
-                "told": TOLD.get(name, f"the wording 'text:{name}'"),
-                "cases": scores["cases"],
-                "pooled": scores["dice_pooled"],
-                "mean": scores["dice_mean"],
-                "difference": (summary.get("text_use") or {}).get(name),
-            }
-        )
-    return rows
+def last_scores(summary: Json) -> dict[str, tuple[Json, Json]] | None:
+    """The last weights' Dice of each family, and the chosen ones' minus it."""
+    last = summary.get("last")
+    return {k: (last[f"dice_{k}"], last["chosen_minus_last"][f"dice_{k}"]) for k in FAMILIES} if last else None
 
 
-def words_chart(summary: Json) -> str:
-    rows = list(summary["variants"])
-    series = {label: [summary["variants"][row][f"dice_{family}"] for row in rows] for family, label in FAMILIES.items()}
-    return charts.intervals(f"words {summary['split']}", rows, series, xlabel="Dice with 95 % interval")
-
-
-def scores_table(summary: Json) -> dict[str, Any]:
-    """Rows: every score of both families; columns: all cases, the disjoint ones, those without a sentence."""
-    right = summary["variants"]["right"]
+def score_columns(summary: Json) -> list[tuple[str, Json]]:
+    """All cases, the disjoint ones, those without a sentence."""
     reads = len(summary["variants"]) > 1
-    columns = [("cases with a sentence" if reads else "all cases", right)]
+    columns = [("cases with a sentence" if reads else "all cases", summary["variants"]["right"])]
     if summary.get("disjoint"):
         columns.append(("disjoint: groups not in train", summary["disjoint"]))
     if summary.get("without_text") and reads:
         columns.append(("cases without a sentence", summary["without_text"]))
+    return columns
+
+
+def scores_table(columns: Sequence[tuple[str, Json]]) -> dict[str, Any]:
+    """Rows: every score of both families."""
     rows = [
         (f"{title}, {label}", [column[f"{score}_{family}"] for _, column in columns])
         for score, title in SCORES.items()
         for family, label in FAMILIES.items()
-        if f"{score}_{family}" in right
+        if f"{score}_{family}" in columns[0][1]
     ]
     return {"columns": [(title, many(column["cases"], "case")) for title, column in columns], "rows": rows}
 
@@ -196,49 +197,10 @@ def class_rows(right: Json) -> list[tuple[str, list[Json]]]:
     return [(name, [right[f"{name}/{score}"] for score in wanted]) for name in names]
 
 
-# --- charts ----------------------------------------------------------------------------------------------------------
+# --- case by case -----------------------------------------------------------------------------------------------------
 
 
-def curves(run: Run, recipe: Json, selection: Json | None) -> list[tuple[str, str]]:
-    """(title, SVG) of loss terms, selection Dice and learning rate over images seen."""
-    found = []
-    steps, validations = run.entries("step"), run.entries("validation")
-    settings = recipe.get("train") or {}
-    per_step = int(numeric(settings.get("batch", 1)) or 1) * int(numeric(settings.get("accumulate", 1)) or 1)
-    if steps:
-        seen = [numeric(e.get("images")) or numeric(e.get("step")) * per_step for e in steps]
-        terms = list(dict.fromkeys(k for e in steps for k in e if k not in LOGGED and known(e[k])))
-        names = ["loss", *terms] if len(terms) != 1 else ["loss"]
-        lines = {
-            ("sum" if name == "loss" and terms else name): (seen, [e.get(name, math.nan) for e in steps])
-            for name in names
-        }
-        whole = all(numeric(v) >= 0 for _, ys in lines.values() for v in ys)
-        found.append(("Training loss", charts.curves("loss", lines, ylabel="loss", from_zero=whole)))
-    seen_then = [numeric(e.get("step")) * per_step for e in validations]
-    lines = {
-        label: (seen_then, [e.get(f"dice_{family}", math.nan) for e in validations])
-        for family, label in FAMILIES.items()
-        if any(known(e.get(f"dice_{family}")) for e in validations)
-    }
-    if lines:
-        step = (selection or {}).get("checkpoint_step")
-        word = "chosen"
-        if not known(step):
-            step = max((e.get("step", 0) for e in validations if e.get("best")), default=None)
-            word = "best so far"
-        mark = (numeric(step) * per_step, f"{word}: step {step}") if known(step) else None
-        svg = charts.curves("selection", lines, ylabel="Dice", mark=mark, dots=len(validations) <= 60)
-        found.append(("Dice on the selection part", svg))
-    if steps and any(known(e.get("lr")) for e in steps):
-        lines = {"learning rate": (seen, [e.get("lr", math.nan) for e in steps])}
-        found.append(
-            ("Learning rate", charts.curves("rate", lines, ylabel="learning rate", height=2.2, from_zero=True))
-        )
-    return found
-
-
-def distribution(run: Run, split: str, summary: Json) -> dict[str, Any]:
+def distribution(run: Run, recipe: Json, split: str, summary: Json) -> dict[str, Any]:
     """Histogram of the Dice per case, and Dice against the size of the truth."""
     if not run.scores_path(split, ".csv").is_file():
         return {"charts": [], "notes": [f"The per-case table scores/{split}.csv is missing."]}
@@ -247,8 +209,8 @@ def distribution(run: Run, split: str, summary: Json) -> dict[str, Any]:
     if "has_text" in rows and len(summary["variants"]) > 1:
         rows = rows[rows["has_text"].astype(str) == "True"]
     dice = rows["dice"].to_numpy(dtype=float)
-    counts = [c for c in rows.columns if str(c).split("/")[-1] in ("tp", "fn")]
-    area = rows[counts].to_numpy(dtype=float).sum(1)
+    area, of_what = truth_sizes(rows, recipe)
+    unit = "voxels" if distances.measured(summary["variants"]["right"]) else "pixels"
     scored = np.isfinite(dice)
     found, notes = [], []
     if scored.any():
@@ -258,7 +220,7 @@ def distribution(run: Run, split: str, summary: Json) -> dict[str, Any]:
         notes.append(f"{poor} of {many(int(scored.sum()), 'case')} have a Dice below 0.5.")
     sized = scored & (area > 0)
     if sized.any():
-        svg = charts.scatter("size", area[sized], dice[sized], xlabel="area of the truth in pixels", ylabel="Dice")
+        svg = charts.scatter("size", area[sized], dice[sized], xlabel=f"{of_what} in {unit}", ylabel="Dice")
         found.append(("Dice against the size of the lesion", svg))
     empty = scored & (area == 0)
     if empty.any():
@@ -270,6 +232,18 @@ def distribution(run: Run, split: str, summary: Json) -> dict[str, Any]:
     if not scored.all():
         notes.append(f"{many(int((~scored).sum()), 'case')} without a defined Dice not shown.")
     return {"charts": found, "notes": notes}
+
+
+def truth_sizes(rows: Any, recipe: Json) -> tuple[np.ndarray, str]:
+    """Pixels of each case's truth: all classes together, or, as regions may overlap, the largest of the regions."""
+    each = [
+        rows[tp].to_numpy(dtype=float) + rows[f"{tp.removesuffix('tp')}fn"].to_numpy(dtype=float)
+        for tp in map(str, rows.columns)
+        if tp.split("/")[-1] == "tp"
+    ]
+    if (recipe.get("evaluate") or {}).get("regions") and len(each) > 1:
+        return np.max(each, axis=0), "the truth's largest region"
+    return np.sum(each, axis=0), "size of the truth"
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -317,19 +291,25 @@ def legend(recipe: Json) -> dict[str, Any]:
     labels = list((recipe.get("data") or {}).get("labels") or ())
     names = labels[1:] if len(labels) > 2 else ["prediction"]
     classes = [(str(n), hexadecimal(CLASS_COLOURS[i % len(CLASS_COLOURS)])) for i, n in enumerate(names)]
-    return {"classes": classes, "truth": hexadecimal(TRUTH_COLOUR)}
+    return {"classes": classes, "several": len(names) > 1, "truth": hexadecimal(TRUTH_COLOUR)}
 
 
 def hexadecimal(colour: Iterable[int]) -> str:
     return "#" + "".join(f"{channel:02x}" for channel in colour)
 
 
-def commands(run: Run, manifest: Json, splits: Sequence[str]) -> list[str]:
+def commands(run: Run, recipe: Json, manifest: Json, main: Json | None) -> list[str]:
+    """How to score, use and train it again."""
     name, table = shlex.quote(run.name), shlex.quote(str(manifest.get("file") or "cases.csv"))
-    split = shlex.quote(splits[0]) if splits else "test"
+    split = shlex.quote(str(main["split"])) if main else "test"
+    ending = "nii.gz" if main and distances.measured(main["variants"]["right"]) else "png"
+    given = [str(m) for m in (recipe.get("data") or {}).get("modalities") or ("image",)]
+    alone = "volume" if ending == "nii.gz" else "picture"
+    images = [f"{alone}.{ending}"] if given == ["image"] else [shlex.quote(f"{m}={m}.{ending}") for m in given]
+    reads = (recipe.get("text") or {}).get("encoder")
     return [
         f"crossmask evaluate {name} --data {table} --split {split}",
-        f'crossmask predict {name} picture.png --text "..." -o masks',
+        " ".join(["crossmask predict", name, *images, *(['--text "..."'] if reads else []), "-o masks"]),
         f"crossmask train {name}/recipe.yaml --data {table} -o again",
     ]
 
@@ -338,27 +318,38 @@ def commands(run: Run, manifest: Json, splits: Sequence[str]) -> list[str]:
 
 
 def text_table(summary: dict[str, Any]) -> str:
-    """The headline as plain text: a line a variant, then disjoint cases and those without text, then what to know."""
+    """The headline as plain text: a line a variant, then disjoint cases, those without text and the last weights, then
+    distances and what to know."""
+    last = summary.get("last")
     rows: list[tuple[str, ...]] = [("words", "cases", "dice_pooled", "dice_mean", "iou_pooled", "iou_mean")]
     rows += [text_row(name, scores) for name, scores in summary["variants"].items()]
+    rows += [text_row(name, scores) for name, scores in (summary.get("modalities") or {}).items()]
     if summary.get("disjoint"):
         rows.append(text_row("(disjoint)", summary["disjoint"]))
     if summary.get("without_text") and len(summary["variants"]) > 1:
         rows.append(text_row("(without text)", summary["without_text"]))
+    if last:
+        rows.append(text_row("(last weights)", last))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [f"{summary.get('run', 'run')}, part '{summary['split']}'. {unit_sentence(summary)}"]
     lines += ["  ".join(aligned(row, widths)).rstrip() for row in rows]
+    lines += distances.text_lines(summary["variants"]["right"])
     if summary.get("disjoint"):
         lines.append("(disjoint): the cases of groups (patients) that the run did not learn from.")
-    lines += [verdict(summary)[1], *caveats(summary), chosen_sentence(summary.get("selection"), summary)]
-    plain = "\n".join(lines).replace("−", "-")
+    if last:
+        gain = last["chosen_minus_last"]
+        shown = [f"{label} {estimate(gain[f'dice_{family}'], signed=True)}" for family, label in FAMILIES.items()]
+        lines.append(f"{last_sentence(summary)} Chosen minus last: {', '.join(shown)}.")
+    lines += [scored_sentence(summary), verdict(summary)[1], *caveats(summary)]
+    lines.append(chosen_sentence(summary.get("selection"), summary))
+    plain = "\n".join(line for line in lines if line).replace("−", "-")
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in plain)
 
 
 def text_row(name: str, scores: Json) -> tuple[str, ...]:
     name = " ".join(name.split())
     return (
-        name if len(name) <= 24 else f"{name[:23]}…",
+        name if len(name) <= 32 else f"{name[:31]}…",
         str(scores["cases"]),
         estimate(scores["dice_pooled"]),
         estimate(scores["dice_mean"]),

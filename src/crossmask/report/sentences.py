@@ -14,7 +14,8 @@ TOLD = {
     "other": "another case's sentence",
     "swapped": "left and right exchanged",
 }
-LEARNT_FROM = ("train", "selection", "all")  # parts whose score is no test score
+LEARNT_FROM = ("train", "selection", "unlabelled", "all")  # parts whose score is no test score
+FEW = 5  # cases; fewer choose by chance
 
 
 # --- numbers as text -------------------------------------------------------------------------------------------------
@@ -28,17 +29,19 @@ def numeric(number: Any) -> float:
     return float(number) if known(number) else 0.0
 
 
-def value_text(estimate: Json, signed: bool = False) -> str:
+def value_text(estimate: Json, signed: bool = False, digits: int = 3) -> str:
     number = estimate.get("value")
-    if not known(number):
-        return "not defined"
-    return (f"{number:+.3f}" if signed else f"{number:.3f}").replace("-", "−")
+    return decimal(number, signed, digits) if known(number) else "not defined"
 
 
-def spread_text(estimate: Json, signed: bool = False) -> str:
+def decimal(number: Any, signed: bool, digits: int) -> str:
+    return (f"{number:+.{digits}f}" if signed else f"{number:.{digits}f}").replace("-", "−")
+
+
+def spread_text(estimate: Json, signed: bool = False, digits: int = 3) -> str:
     low, high = estimate.get("low"), estimate.get("high")
     if known(low) and known(high):
-        return (f"[{low:+.3f}, {high:+.3f}]" if signed else f"[{low:.3f}, {high:.3f}]").replace("-", "−")
+        return f"[{decimal(numeric(low), signed, digits)}, {decimal(numeric(high), signed, digits)}]"
     return f"no interval (one {'case' if estimate.get('unit') == 'cases' else 'group'})"
 
 
@@ -86,10 +89,10 @@ def many_classes(summary: Json | None) -> bool:
     return bool(summary) and any("/" in key for key in (summary or {})["variants"]["right"])
 
 
-def chosen_sentence(selection: Json | None, summary: Json | None = None) -> str:
-    """Which part chose epoch and threshold."""
+def chosen_sentence(selection: Json | None, summary: Json | None = None, several: bool | None = None) -> str:
+    """Which part chose epoch and threshold. several: whether there are classes, and so no threshold."""
     threshold = (summary or {}).get("threshold")
-    several = many_classes(summary)
+    several = many_classes(summary) if several is None else several
     if not selection:
         words = (
             "What chose epoch and threshold is not known: selection.json, which the end of training writes, is missing."
@@ -103,15 +106,46 @@ def chosen_sentence(selection: Json | None, summary: Json | None = None) -> str:
         words = f"No cases were set aside to choose by: these are the last weights (step {step})"
         words += "." if several else f", at the threshold {numeric(own):g}."
     else:
-        part = selection.get("part", "selection")
+        part = str(selection.get("part", "selection"))
+        part = f"the {part}" if part.startswith("part ") else f"the part '{part}'"
         by = selection.get("by")
         what = "The epoch was" if several else "Epoch and threshold were"
-        words = f"{what} chosen on the part '{part}', {many(cases, 'case')}"
+        words = f"{what} chosen on {part}, {many(cases, 'case')}"
         words += f", by {by}: step {step}" if by else f": step {step}"
         words += "; each pixel takes its most probable class." if several else f", threshold {numeric(own):g}."
     if known(threshold) and known(own) and abs(numeric(threshold) - numeric(own)) > 1e-9 and not several:
         words += f" The scores use the threshold {threshold:g} instead, as the recipe says."
+    if 0 < cases < FEW:
+        words += f" Only {many(cases, 'case')} chose: others might well have chosen other weights."
     return words
+
+
+def last_sentence(summary: Json) -> str:
+    """Whether it mattered which weights were chosen; empty where the last ones were not scored beside them."""
+    last = summary.get("last")
+    if not last:
+        return ""
+    weights = f"the last weights (step {last.get('step', '?')})"
+    return {
+        "falls": f"The chosen weights have a higher Dice per case than {weights}.",
+        "rises": f"The chosen weights have a lower Dice per case than {weights}.",
+        "open": f"No difference in the Dice per case can be shown between the chosen weights and {weights}.",
+        "unknown": f"The Dice of {weights} is given without an interval of the difference: nothing can be concluded.",
+    }[direction(last["chosen_minus_last"]["dice_mean"])]
+
+
+def scored_sentence(summary: Json, recipe: Json | None = None) -> str:
+    """Which classes or regions the scores are of; empty for a plain foreground. recipe: knows what a region unites."""
+    names = [str(name) for name in summary.get("scored") or ()]
+    regions = ((recipe or {}).get("evaluate") or {}).get("regions") or {}
+    if not names or names == ["foreground"]:
+        return ""
+    shown = [f"{n} ({' + '.join(map(str, regions[n]))})" if regions.get(n) else n for n in names]
+    words = f"Scored: {', '.join(shown)}."
+    if len(names) > 1:
+        words += " A score that names none of them is their mean."
+    members = [c for n in names for c in regions.get(n) or ()]
+    return words + (" Regions may overlap." if len(members) > len(set(members)) else "")
 
 
 def verdict(summary: Json) -> tuple[str, str]:
@@ -121,7 +155,10 @@ def verdict(summary: Json) -> tuple[str, str]:
     if name is None:
         if "without_text" in summary:
             return "none", "No case of this part has a sentence, so whether the words are used cannot be said."
-        return "none", "These scores were made without sentences."
+        training = summary.get("training") or {}
+        images_alone = "text" in training and not training["text"]
+        why = "This network reads no sentences: it sees images alone."
+        return "none", why if images_alone else "These scores were made without sentences."
     per_case, pooled = use[name]["dice_mean"], use[name]["dice_pooled"]
     how = f"With {TOLD[name]}"
     what = direction(per_case)
