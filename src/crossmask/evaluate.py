@@ -156,7 +156,7 @@ def modality_variants(predictor: Predictor, right: Sequence[Ask | None]) -> dict
         for kept in combinations(names, size):
             without = tuple(n for n in names if n not in kept)
             found[SUBSETS + " + ".join(kept)] = [a and Ask(a.text, without) for a in right]
-    if len(names) > 1 and predictor.has_branches:
+    if predictor.has_branches:
         for place, name in enumerate(names):
             found[BRANCH + name] = [a and Ask(a.text, branch=place) for a in right]
     return found

@@ -74,7 +74,8 @@ class Predictor:
     def has_branches(self) -> bool:
         """Whether each modality has a branch with an answer of its own."""
         network = self.method.network
-        return hasattr(getattr(network, "decoder", None), "branches") or isinstance(network, torch.nn.ModuleList)
+        single = network if isinstance(network, torch.nn.ModuleList) else getattr(network.decoder, "single", ())
+        return len(single) == len(self.settings.modalities) > 1
 
     # --- sentences ---------------------------------------------------------------------------------------------------
     def learn(self, sentences: Iterable[str | None], *, keep: bool = False) -> None:

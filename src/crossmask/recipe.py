@@ -211,6 +211,14 @@ def check(plain: dict[str, Any], where: str) -> Recipe:
     return recipe
 
 
+def same(stored: dict[str, Any], wanted: Recipe) -> bool:
+    """Whether a run folder's recipe is this one; keys that newer versions know have their defaults."""
+    try:
+        return check(stored, "stored").to_dict() == wanted.to_dict()
+    except CrossmaskError:
+        return False
+
+
 def fault(item: Any) -> str:
     place = ".".join(str(p) for p in item["loc"])
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -10,6 +10,7 @@ A table is a YAML file in ``tables/``:
     rows               name -> set, seeds (default [0]), folds (names of split columns; default the recipe's own),
                        tries (up to three settings, the best on the selection part is kept), or of + variant: another
                        row's runs under one of the variants that evaluation scores (shift: 2 mm, modalities: t1),
+                       split: another part than the table's,
                        teacher: a row whose run of the same seed and fold teaches
     printed            numbers of the source, quoted beside ours
 
@@ -50,6 +51,7 @@ class Row:
     teacher: str | None = None
     of: str | None = None
     variant: str = "right"
+    split: str | None = None  # the part that is scored; None: the table's
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def load(name: str) -> Table:
                 given.get("teacher"),
                 given.get("of"),
                 given.get("variant", "right"),
+                given.get("split"),
             )
             for row, given in plain["rows"].items()
         )
@@ -133,6 +136,10 @@ def reproduce(
     for row in table.rows:
         if row.of is None and (not only or row.name in only):
             make_row(table, row, cases, folder, overrides, device, manifest)
+    for row in table.rows:
+        if row.of is not None and row.split is not None:
+            for run in runs_of(next(r for r in table.rows if r.name == row.of), folder):
+                score(run, cases, row.split, table, device)
     result = gather(table, folder)
     write_json(folder / f"{table.name}.json", result)
     text = markdown(table, result)
@@ -162,9 +169,13 @@ def make_row(
             place = run_folder(folder, row, seed, fold)
             resolved = recipe_of(table, row, setting, seed, fold, overrides, folder)
             run = trained(resolved, cases, place, device, manifest)
-            if not run.scores_path(table.split, ".json").is_file():
-                notice(f"scoring {place.name}")
-                evaluate(Predictor(run, device=device), cases, table.split, **table.evaluate)
+            score(run, cases, row.split or table.split, table, device)
+
+
+def score(run: Run, cases: Sequence[Case], split: str, table: Table, device: str) -> None:
+    if not run.scores_path(split, ".json").is_file():
+        notice(f"scoring {run.name} on '{split}'")
+        evaluate(Predictor(run, device=device), cases, split, **table.evaluate)
 
 
 def best_try(
@@ -197,7 +208,7 @@ def trained(resolved: Recipe, cases: Sequence[Case], place: Path, device: str, m
     """The finished run of this recipe in this folder, trained or taken up as far as needed."""
     run = Run(place)
     if (place / DONE).is_file():
-        if run.recipe() != resolved.to_dict():
+        if not recipes.same(run.recipe(), resolved):
             raise CallError(f"{place}: holds a run of another recipe; choose another folder or remove it.")
         return run
     notice(f"training {place.name}")
@@ -255,7 +266,10 @@ def run_folder(folder: Path, row: Row, seed: int, fold: str) -> Path:
 def gather(table: Table, folder: Path) -> dict[str, Any]:
     """All numbers of the table, from the run folders alone."""
     by_name = {row.name: row for row in table.rows}
-    frames = {row.name: frame_of(table, by_name[row.of or row.name], row.variant, folder) for row in table.rows}
+    frames = {
+        row.name: frame_of(by_name[row.of or row.name], row.variant, row.split or table.split, folder)
+        for row in table.rows
+    }
     reference = frames[table.reference]
     result: dict[str, Any] = {"table": table.name, "split": table.split, "rows": {}}
     for row in table.rows:
@@ -270,10 +284,11 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             "by_seed": seed_means(frame, table.column),
         }
         if row.of is None:
-            one |= cost(runs, table.split) | {"last": last_of(runs, table.split)}
+            split = row.split or table.split
+            one |= cost(runs, split) | {"last": last_of(runs, split)}
             tries = tries_path(folder, row)
             one["tries"] = read_json(tries) if tries.is_file() else None
-        if reference is not None and row.name != table.reference:
+        if reference is not None and row.name != table.reference and not row.split:
             difference = statistics.paired_difference(averaged(reference), averaged(frame), column=table.column)
             one["difference"] = difference.to_dict()
         result["rows"][row.name] = one
@@ -285,7 +300,7 @@ def runs_of(row: Row, folder: Path) -> list[Run]:
     return [Run(place) for place in places if (place / DONE).is_file()]
 
 
-def frame_of(table: Table, row: Row, variant: str, folder: Path) -> Any:
+def frame_of(row: Row, variant: str, split: str, folder: Path) -> Any:
     """Per-case rows of all seeds and folds of a row; None while a run is missing."""
     import pandas as pd
 
@@ -293,10 +308,10 @@ def frame_of(table: Table, row: Row, variant: str, folder: Path) -> Any:
     for fold in row.folds:
         for seed in row.seeds:
             run = Run(run_folder(folder, row, seed, fold))
-            if not run.scores_path(table.split, ".csv").is_file():
+            if not run.scores_path(split, ".csv").is_file():
                 return None
-            cases = run.cases(table.split)
-            cases = cases[cases.variant == variant].assign(seed=seed)
+            cases = run.cases(split)
+            cases = cases[cases.variant == variant].assign(seed=seed, fold=fold)
             if cases.empty:
                 return None
             found.append(cases)
@@ -316,7 +331,7 @@ def estimates(frame: Any) -> dict[str, Any]:
 
     one = frame.assign(
         group=frame["group"].where(frame["group"].notna() & (frame["group"] != ""), frame["id"]),
-        id=frame["id"].astype(str) + " seed " + frame["seed"].astype(str),
+        id=frame["id"].astype(str) + " " + frame["fold"] + " seed " + frame["seed"].astype(str),
     )
     found = {name: value.to_dict() for name, value in statistics.summarise(one).items()}
     return found | statistics.distances(one, surface.SCORES)

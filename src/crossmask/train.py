@@ -20,7 +20,7 @@ from crossmask.errors import CallError, Interrupted, ResourceError, RunError
 from crossmask.joined import Joined, describe, join
 from crossmask.predict import autocast
 from crossmask.progress import Bar, notice
-from crossmask.recipe import Recipe
+from crossmask.recipe import Recipe, same
 from crossmask.run import Run
 
 LOG_EVERY = 20
@@ -75,7 +75,7 @@ def check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
             raise RunError(
                 f"{run.folder}: holds a run already; add --resume to go on with it or choose another folder."
             )
-        if run.recipe() != recipe.to_dict():
+        if not same(run.recipe(), recipe):
             raise RunError(
                 f"{run.folder}: was begun with another recipe; give the same recipe and overrides, or a new folder."
             )

@@ -294,6 +294,9 @@ def test_distilling_halves_the_network(run: Any, cases: list[Case], tmp_path: Pa
     assert sum(p.numel() for p in student.method.network.parameters()) < 0.6 * both
     opened = open_case(student, cases[4].images)
     assert np.array_equal(segment(student, opened)[0], segment(student, opened, without=("t1",))[0])
+    summary = evaluate(student, cases, "test")
+    assert not any(name.startswith("branch") for name in summary["modalities"])
+    assert summary["modalities"]["modalities: flair"]["dice_mean"] == summary["variants"]["right"]["dice_mean"]
 
 
 def test_regions_are_unions(cases: list[Case], tmp_path: Path) -> None:
