@@ -115,6 +115,18 @@ def load(name: str) -> Table:
     return table
 
 
+@dataclass(frozen=True)
+class Work:
+    """What making a table needs beside the row."""
+
+    table: Table
+    cases: Sequence[Case]
+    folder: Path
+    overrides: Sequence[str]
+    device: str
+    manifest: str
+
+
 def reproduce(
     name: str,
     cases: Sequence[Case],
@@ -133,13 +145,14 @@ def reproduce(
     unknown = sorted(set(only) - {row.name for row in table.rows})
     if unknown:
         raise CallError(f"no row '{unknown[0]}' in {name}; there are {name_list([r.name for r in table.rows])}.")
+    work = Work(table, cases, folder, overrides, device, manifest)
     for row in table.rows:
         if row.of is None and (not only or row.name in only):
-            make_row(table, row, cases, folder, overrides, device, manifest)
+            make_row(work, row)
     for row in table.rows:
         if row.of is not None and row.split is not None:
             for run in runs_of(next(r for r in table.rows if r.name == row.of), folder):
-                score(run, cases, row.split, table, device)
+                score(work, run, row.split)
     result = gather(table, folder)
     write_json(folder / f"{table.name}.json", result)
     text = markdown(table, result)
@@ -151,60 +164,38 @@ def reproduce(
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def make_row(
-    table: Table,
-    row: Row,
-    cases: Sequence[Case],
-    folder: Path,
-    overrides: Sequence[str],
-    device: str,
-    manifest: str,
-) -> None:
+def make_row(work: Work, row: Row) -> None:
     """Train and score all runs of a row."""
-    setting: Mapping[str, Any] = {}
-    if row.tries:
-        setting = best_try(table, row, cases, folder, overrides, device, manifest)
+    setting = best_try(work, row) if row.tries else {}
     for fold in row.folds:
         for seed in row.seeds:
-            place = run_folder(folder, row, seed, fold)
-            resolved = recipe_of(table, row, setting, seed, fold, overrides, folder)
-            run = trained(resolved, cases, place, device, manifest)
-            score(run, cases, row.split or table.split, table, device)
+            run = trained(work, recipe_of(work, row, setting, seed, fold), run_folder(work.folder, row, seed, fold))
+            score(work, run, row.split or work.table.split)
 
 
-def score(run: Run, cases: Sequence[Case], split: str, table: Table, device: str) -> None:
+def score(work: Work, run: Run, split: str) -> None:
     if not run.scores_path(split, ".json").is_file():
         notice(f"scoring {run.name} on '{split}'")
-        evaluate(Predictor(run, device=device), cases, split, **table.evaluate)
+        evaluate(Predictor(run, device=work.device), work.cases, split, **work.table.evaluate)
 
 
-def best_try(
-    table: Table,
-    row: Row,
-    cases: Sequence[Case],
-    folder: Path,
-    overrides: Sequence[str],
-    device: str,
-    manifest: str,
-) -> Mapping[str, Any]:
+def best_try(work: Work, row: Row) -> Mapping[str, Any]:
     """The setting that is best on the selection part, at the first seed and fold; the scored split has no say."""
     scores = []
     for number, setting in enumerate(row.tries):
-        place = try_folder(folder, row, number)
-        resolved = recipe_of(table, row, setting, row.seeds[0], row.folds[0], overrides, folder)
-        run = trained(resolved, cases, place, device, manifest)
-        selection = read_json(run.folder / "selection.json")
-        scores.append(float(selection.get("dice_mean", float("nan"))))
+        resolved = recipe_of(work, row, setting, row.seeds[0], row.folds[0])
+        run = trained(work, resolved, try_folder(work.folder, row, number))
+        scores.append(float(read_json(run.folder / "selection.json").get("dice_mean", float("nan"))))
     if any(s != s for s in scores):
         raise CallError(f"row '{row.name}' has tries but the recipe sets no selection part aside; give data.selection.")
     best = max(range(len(scores)), key=lambda n: scores[n])
     told = ", ".join(f"{s:.4f}" for s in scores)
     notice(f"{row.name}: {len(scores)} settings tried, selection dice_mean {told}; number {best + 1} is kept")
-    write_json(tries_path(folder, row), {"scores": scores, "kept": best, "setting": row.tries[best]})
+    write_json(tries_path(work.folder, row), {"scores": scores, "kept": best, "setting": row.tries[best]})
     return row.tries[best]
 
 
-def trained(resolved: Recipe, cases: Sequence[Case], place: Path, device: str, manifest: str) -> Run:
+def trained(work: Work, resolved: Recipe, place: Path) -> Run:
     """The finished run of this recipe in this folder, trained or taken up as far as needed."""
     run = Run(place)
     if (place / DONE).is_file():
@@ -212,20 +203,15 @@ def trained(resolved: Recipe, cases: Sequence[Case], place: Path, device: str, m
             raise CallError(f"{place}: holds a run of another recipe; choose another folder or remove it.")
         return run
     notice(f"training {place.name}")
-    run = train(resolved, cases, place, resume=(place / "recipe.yaml").is_file(), device=device, manifest=manifest)
+    begun = (place / "recipe.yaml").is_file()
+    run = train(resolved, work.cases, place, resume=begun, device=work.device, manifest=work.manifest)
     write_json(place / DONE, {"seconds": max((e.get("seconds", 0.0) for e in run.entries()), default=0.0)})
     return run
 
 
-def recipe_of(
-    table: Table,
-    row: Row,
-    setting: Mapping[str, Any],
-    seed: int,
-    fold: str,
-    overrides: Sequence[str],
-    folder: Path,
-) -> Recipe:
+def recipe_of(work: Work, row: Row, setting: Mapping[str, Any], seed: int, fold: str) -> Recipe:
+    """A run's recipe: the table's, with what all rows, this row and the tried setting change, and the overrides."""
+    table = work.table
     plain = recipes.plain(table.recipe)
     for given in (table.set, row.set, setting):
         for key, value in given.items():
@@ -235,8 +221,8 @@ def recipe_of(
         recipes.put(plain, "data.split", fold)
     if row.teacher is not None:
         teacher = next(r for r in table.rows if r.name == row.teacher)
-        recipes.put(plain, "train.teacher", str(run_folder(folder, teacher, seed, fold)))
-    for override in overrides:
+        recipes.put(plain, "train.teacher", str(run_folder(work.folder, teacher, seed, fold)))
+    for override in work.overrides:
         recipes.apply(plain, override)
     return recipes.check(plain, f"{table.name}, row '{row.name}'")
 

@@ -127,12 +127,13 @@ def volumes(predictor: Predictor, chosen: Chosen, variants: Variants) -> Iterato
 
 
 def slice_of(predictor: Predictor, case: Case, ask: Ask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For a picture: the slice with most truth, its first modality (1, h, w) in [0, 1], prediction and truth (h, w)."""
+    """For a picture: the slice with most truth (else most prediction), its first modality (1, h, w) in [0, 1], prediction
+    and truth (h, w)."""
     opened = predict_volumes.open_case(predictor, case.images)
     truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
-    place = int((truth > 0).sum((1, 2)).argmax())
     convention = convention_of(case, predictor.recipe.data.sides)
     mask, _ = predict_volumes.segment(predictor, opened, ask.text, convention)
+    place = int(((truth if truth.any() else mask) > 0).sum((1, 2)).argmax())
     shown, span = next((v, s) for v, s in zip(opened.volumes, opened.ranges, strict=True) if v is not None)
     return shown.unit(place, place + 1, span), mask[place], truth[place]
 
