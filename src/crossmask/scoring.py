@@ -127,7 +127,7 @@ def volumes(predictor: Predictor, chosen: Chosen, variants: Variants) -> Iterato
 
 
 def slice_of(predictor: Predictor, case: Case, ask: Ask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For a picture: the slice with most truth (else most prediction), its first modality (1, h, w) in [0, 1], prediction
+    """For a picture: the slice with most truth (or prediction), its first modality (1, h, w) in [0, 1], prediction
     and truth (h, w)."""
     opened = predict_volumes.open_case(predictor, case.images)
     truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
