@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Over = Literal["case", "batch", "both"]  # what a Dice loss counts over
+
 
 def pixel_weight(mask: Tensor, weight: Tensor | None, ignore: int | None) -> Tensor:
     """(B, H, W) float: the given weight, zero where the label is to be ignored."""
@@ -52,13 +54,13 @@ def dice_loss(
     *,
     weight: Tensor | None = None,
     ignore: int | None = None,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     smooth: float = 1.0,
 ) -> Tensor:
     """1 - soft Dice, mean over the foreground classes and (``over='case'``) the cases. Range [0, 1].
 
-    ``over='batch'`` sums the counts of the batch first, as pooled scores do. A class that is neither in the
-    mask nor predicted costs nothing, thanks to ``smooth`` (in pixels) above and below the line.
+    ``over='batch'`` sums the counts of the batch first, as pooled scores do; ``'both'`` is the mean of the two. A class
+    that is neither in the mask nor predicted costs nothing, thanks to ``smooth`` (in pixels) above and below the line.
 
     logits: (B, K, H, W). mask: (B, H, W) long.
     """
@@ -66,10 +68,11 @@ def dice_loss(
     p = probabilities(logits)[:, 1:]
     classes = torch.arange(1, p.shape[1] + 1, device=mask.device).view(1, -1, 1, 1)
     truth = (mask[:, None] == classes).float()
-    axes = (2, 3) if over == "case" else (0, 2, 3)
-    both = (w * p * truth).sum(axes)
-    total = (w * p).sum(axes) + (w * truth).sum(axes)
-    return (1 - (2 * both + smooth) / (total + smooth)).mean()
+    both = (w * p * truth).sum((2, 3))
+    total = (w * p).sum((2, 3)) + (w * truth).sum((2, 3))
+    of_case = (1 - (2 * both + smooth) / (total + smooth)).mean()
+    of_batch = (1 - (2 * both.sum(0) + smooth) / (total.sum(0) + smooth)).mean()
+    return {"case": of_case, "batch": of_batch, "both": 0.5 * (of_case + of_batch)}[over]
 
 
 def contrastive(

@@ -253,8 +253,11 @@ def smoke(recipe: Recipe) -> Recipe:
     plain = recipe.to_dict()
     plain["data"] |= {"size": 64, "split": "", "text": None if recipe.data.text is None else "", "selection": 0.2}
     plain["text"] = {"encoder": None if recipe.text["encoder"] is None else "tiny"}
-    if "weights" in rooms.options(rooms.door("network", recipe.model["network"])):
+    options = rooms.options(rooms.door("network", recipe.model["network"]))
+    if "weights" in options:
         plain["model"]["weights"] = "none"
+    if "width" in options and str(recipe.model.get("encoder", "")).startswith("resnet"):
+        plain["model"]["width"] = 8
     plain["data"] |= {"labels": None, "windows": {}, "context": 0}
     plain["evaluate"] |= {"regions": None}
     plain["train"] |= {"images": 8, "batch": 4, "accumulate": 1, "validate_every": None, "init": None, "teacher": None}

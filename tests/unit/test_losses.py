@@ -10,7 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crossmask.losses import contrastive, cross_entropy, dice_loss, pixel_weight, probabilities
+from crossmask.losses import (
+    area_similarity,
+    consistency,
+    contrastive,
+    cross_entropy,
+    dice_loss,
+    mutual_dice,
+    pixel_weight,
+    probabilities,
+    ramp,
+    soft_terms,
+)
 
 LOGIT_3_4 = math.log(3.0)  # sigmoid 3/4
 MASK = torch.tensor([[[1, 0], [1, 0]]])
@@ -65,7 +76,7 @@ def test_perfect_and_empty():
     assert float(dice_loss(three, empty)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("over", ["case", "batch"])
+@pytest.mark.parametrize("over", ["case", "batch", "both"])
 @pytest.mark.parametrize("ignore", [None, 255])
 def test_two_classes_equal_binary(over, ignore):
     logits, mask = random_case(1)
@@ -270,3 +281,53 @@ def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path):
     finally:
         for process in started:
             process.kill()
+
+
+def test_dice_over_both_is_the_mean_of_the_two():
+    logits = torch.randn(3, 4, 9, 9, generator=torch.Generator().manual_seed(0))
+    mask = torch.randint(0, 4, (3, 9, 9), generator=torch.Generator().manual_seed(1))
+    case, batch, both = (float(dice_loss(logits, mask, over=over)) for over in ("case", "batch", "both"))
+    assert both == pytest.approx((case + batch) / 2)
+
+
+def test_consistency_mutual_dice_and_ramp():
+    one = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).softmax(1)
+    assert float(consistency(one, one)) == 0
+    weight = torch.zeros(2, 8, 8)
+    assert float(consistency(one, one.flip(1), weight)) == 0
+    hard = torch.zeros(1, 2, 4, 4)
+    hard[:, 1, :2] = 1
+    hard[:, 0, 2:] = 1
+    assert float(mutual_dice(hard, hard)) == 0
+    assert float(mutual_dice(hard, hard.flip(2))) == 1
+    half = hard.clone()
+    half[:, 1, 1] = 0
+    half[:, 0, 1] = 1
+    assert float(mutual_dice(hard, half)) == pytest.approx(1 - 2 * 4 / (8 + 4))
+    assert float(mutual_dice(hard, hard.flip(2), torch.tensor([False]))) == 0
+    assert ramp(0.2, 0.4) == pytest.approx(math.exp(-5 * 0.25))
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_soft_terms_equal_the_labelled_losses_on_one_hot_targets(classes):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, classes, 7, 7, generator=generator)
+    mask = torch.randint(0, max(classes, 2), (2, 7, 7), generator=generator)
+    weight = torch.rand(2, 7, 7, generator=generator)
+    target = torch.nn.functional.one_hot(mask, max(classes, 2)).permute(0, 3, 1, 2).float()
+    wanted = dice_loss(logits, mask, weight=weight, over="batch") + cross_entropy(logits, mask, weight=weight)
+    assert float(soft_terms(logits, target, weight)) == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_area_similarity_prefers_the_partner():
+    generator = torch.Generator().manual_seed(4)
+    masks = (torch.rand(4, 1, 16, 16, generator=generator) > 0.5).float()
+    shares = torch.cat([1 - masks, masks], 1)
+    other = torch.roll(shares, 1, 0)
+    assert float(area_similarity(shares, shares)) < float(area_similarity(shares, other))
+    # By hand: two cases, disjoint halves: partner 1, the others 0.
+    half = torch.zeros(2, 2, 1, 4)
+    half[0, 1, 0, :2] = 1
+    half[1, 1, 0, 2:] = 1
+    wanted = -math.log(math.e / (math.e + 2))
+    assert float(area_similarity(half, half)) == pytest.approx(wanted, abs=1e-4)

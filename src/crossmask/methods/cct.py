@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from crossmask.core import Batch, Progress
 from crossmask.errors import CallError
-from crossmask.losses import consistency, probabilities, ramp
+from crossmask.losses import Over, consistency, probabilities, ramp
 from crossmask.methods.supervised import Supervised
 
 
@@ -79,7 +79,7 @@ def build(
     dice: float = 1.0,
     ce: float = 1.0,
     auxiliary: float = 0.1,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     ema: float = 0.99,
 ) -> CrossConsistency:
     """consistency: weight of the squared difference. warmup: share of the run until it counts whole. ema: of the copy

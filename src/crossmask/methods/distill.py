@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from crossmask.core import Batch, Labelled, Progress, Unlabelled
 from crossmask.errors import CallError
-from crossmask.losses import probabilities, soft_terms
+from crossmask.losses import Over, probabilities, soft_terms
 from crossmask.methods.supervised import Supervised
 
 
@@ -79,7 +78,7 @@ def build(
     dice: float = 1.0,
     ce: float = 1.0,
     auxiliary: float = 0.1,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     ema: float = 0.99,
 ) -> Distill:
     """teacher: the trained run (train.teacher). modality: which of data.modalities the student sees, from 0. distill:

@@ -9,14 +9,13 @@ pseudo-labels come from the network as it answers (without dropout, with its run
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmask.core import Batch, Progress, Unlabelled
-from crossmask.losses import probabilities, soft_terms
+from crossmask.losses import Over, probabilities, soft_terms
 from crossmask.methods.supervised import Supervised
 
 
@@ -56,7 +55,7 @@ def build(
     dice: float = 1.0,
     ce: float = 1.0,
     auxiliary: float = 0.1,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     ema: float = 0.99,
 ) -> FixMatch:
     """unlabelled: weight of the pseudo-label term. threshold: least probability of a pseudo-label. ema: of the copy

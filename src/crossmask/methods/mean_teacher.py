@@ -8,13 +8,12 @@ deviates: the average is over the whole state, normalisation statistics too; two
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from crossmask.core import Batch, Progress
-from crossmask.losses import consistency, probabilities, ramp
+from crossmask.losses import Over, consistency, probabilities, ramp
 from crossmask.methods.supervised import Supervised
 
 
@@ -46,7 +45,7 @@ def build(
     dice: float = 1.0,
     ce: float = 1.0,
     auxiliary: float = 0.1,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     ema: float = 0.99,
 ) -> MeanTeacher:
     """consistency: weight of the squared difference. warmup: share of the run until it counts whole. teacher: not used.

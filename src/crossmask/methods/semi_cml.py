@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from crossmask.core import Batch, Progress, Unlabelled
 from crossmask.errors import CallError
-from crossmask.losses import consistency, mutual_dice, probabilities, ramp, soft_terms
+from crossmask.losses import Over, consistency, mutual_dice, probabilities, ramp, soft_terms
 from crossmask.methods.supervised import Supervised
 
 SUSPECT = 0.3  # weight of a pixel where the branches disagree
@@ -170,7 +170,7 @@ def build(
     dice: float = 1.0,
     ce: float = 1.0,
     auxiliary: float = 0.5,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     ema: float = 0.99,
 ) -> SemiCML:
     """inter, intra, relearn: weights of the three losses (a, b, c). tau0, threshold, warmup: the pseudo-labels' least

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossmask.core import Batch, Labelled, Progress
-from crossmask.losses import cross_entropy, dice_loss
+from crossmask.losses import Over, cross_entropy, dice_loss
 
 
 class Supervised(nn.Module):
@@ -104,7 +104,7 @@ def build(
     dice: float = 1.0,
     ce: float = 1.0,
     auxiliary: float = 0.1,
-    over: Literal["case", "batch"] = "case",
+    over: Over = "case",
     ema: float = 0.0,
 ) -> Supervised:
     """dice, ce, auxiliary: weights of the terms. over: what a Dice counts over. ema: decay of the averaged copy
