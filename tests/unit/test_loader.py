@@ -141,3 +141,46 @@ def test_intensity_stays_in_range_and_does_nothing_at_zero() -> None:
     torch.testing.assert_close(
         intensity(image.clamp_min(1e-3), draw(rng(2), np.ones((8, 4), bool), STILL), 5), image.clamp_min(1e-3)
     )
+
+
+def test_the_unlabelled_half_shares_its_geometry_and_shows_no_mask(cases: list, tmp_path: Path) -> None:
+    moving = Augment(0.5, 0.0, 20, 0.1, 0.1, 0, 0, 0, 0)
+    quiet = Augment(0, 0, 0, 0, 0, 0, 0, 0, 0)
+    loader, _ = make_loader(
+        cases, tmp_path, augment=moving, batch=4, unlabelled_rows=range(10, 30), unlabelled=6, strong=quiet
+    )
+    half = loader.batch(3).unlabelled
+    assert half is not None
+    assert len(half.id) == 6
+    assert not hasattr(half, "mask")
+    assert torch.equal(half.weak, half.strong)  # one geometry; nothing else was asked for
+    assert set(half.id) <= {cases[n].id for n in range(10, 30)}
+    again = loader.batch(3).unlabelled
+    assert again is not None
+    assert torch.equal(half.weak, again.weak)
+    seen = [i for step in range(10) for i in loader.batch(step).unlabelled.id]  # type: ignore[union-attr]
+    assert sorted(seen) == sorted([cases[n].id for n in range(10, 30)] * 3)
+
+
+def test_held_masks_are_those_of_the_same_rows(cases: list, tmp_path: Path) -> None:
+    loader, _ = make_loader(cases, tmp_path, batch=4, unlabelled_rows=range(20), unlabelled=8)
+    masks, known = loader.held_masks(2)
+    rows = loader.half(2, "unlabelled").rows
+    assert np.array_equal(masks.numpy(), loader.store.masks[rows])
+    assert known.tolist() == [cases[n].mask is not None for n in rows]
+    turned = Augment(1.0, 0, 0, 0, 0, 0, 0, 0, 0)
+    loader, _ = make_loader(cases, tmp_path, augment=turned, batch=4, unlabelled_rows=range(20), unlabelled=8)
+    half = loader.half(2, "unlabelled")
+    wanted = np.where(half.drawn.mirror[:, None, None], loader.store.masks[rows][:, :, ::-1], loader.store.masks[rows])
+    assert np.array_equal(loader.held_masks(2)[0].numpy(), wanted)
+
+
+def test_strong_views_differ_and_may_be_cut_out(cases: list, tmp_path: Path) -> None:
+    loud = Augment(0, 0, 0, 0, 0, 0.3, 0.5, 0.5, 0.1, 0.5)
+    loader, _ = make_loader(cases, tmp_path, batch=4, unlabelled_rows=range(8), unlabelled=8, strong=loud)
+    half = loader.unlabelled_half(0)
+    assert not torch.equal(half.weak, half.strong)
+    blank = (half.strong == 0).float().mean((1, 2, 3))
+    assert blank.max() > (half.weak == 0).float().mean((1, 2, 3)).max()
+    assert half.strong.min() >= 0
+    assert half.strong.max() <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -102,3 +103,43 @@ def test_a_large_group_goes_whole():
     parts = draw(rows, {"train": 0.7, "test": 0.3}, 0)
     assert len({parts[str(n)] for n in range(50)}) == 1
     assert set(parts.values()) == {"train", "test"}
+
+
+@given(st.integers(0, 20), st.sampled_from([0.05, 0.1, 0.3, 2, 5]))
+def test_labelled_lists_are_fixed_nested_and_by_patient(seed: int, labelled: float):
+    cases = [case(n, f"p{n // 3}") for n in range(90)]
+    made = make(cases, labelled=labelled, selection=3, seed=seed)
+    assert made == make(cases, labelled=labelled, selection=3, seed=seed)
+    shown = {c.group for c in cases if made.parts[c.id] == "train"}
+    hidden = {c.group for c in cases if made.parts[c.id] == "unlabelled"}
+    chosen = {c.group for c in cases if made.parts[c.id] == SELECTION}
+    assert len(chosen) == 3
+    assert not shown & hidden
+    assert not chosen & (shown | hidden)
+    count = sum(part in ("train", "unlabelled") for part in made.parts.values())
+    if labelled >= 1:
+        assert len(shown) == labelled
+    else:
+        assert labelled * count <= sum(part == "train" for part in made.parts.values()) < labelled * count + 3
+    more = make(cases, labelled=0.5, selection=3, seed=seed)
+    assert shown <= {c.group for c in cases if more.parts[c.id] == "train"}
+
+
+def test_a_part_of_the_manifest_may_choose():
+    cases = [case(n, f"p{n}", _="valid" if n < 5 else "train") for n in range(20)]
+    made = make(cases, selection="valid")
+    assert Counter(made.parts.values()) == {SELECTION: 5, "train": 15}
+    with pytest.raises(CallError, match="no case is in the part 'vaild'"):
+        make(cases, selection="vaild")
+    with pytest.raises(DataError, match="too few groups"):
+        make(cases, selection=15)
+    with pytest.raises(DataError, match="train has 15 groups with masks, not 30"):
+        make(cases, selection=0, labelled=30)
+
+
+def test_train_without_masks_is_unlabelled():
+    cases = [case(n) if n % 2 else replace(case(n), mask=None) for n in range(20)]
+    made = make(cases, selection=0)
+    masked = {c.id for c in cases if c.mask}
+    assert {i for i, p in made.parts.items() if p == "train"} <= masked
+    assert not {i for i, p in made.parts.items() if p == "unlabelled"} & masked
