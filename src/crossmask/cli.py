@@ -269,7 +269,7 @@ def predict(
     if len(images) == 1 and images[0].lower().endswith((".csv", ".jsonl")):
         if text is not None:
             raise CallError("--text does not go with a manifest, whose rows bring their own sentences.")
-        queries = manifest_queries(images[0], predictor.recipe.data.text, sides)
+        queries = manifest_queries(images[0], predictor.recipe.data.text, sides, list(predictor.settings.modalities))
     else:
         queries = queries_of(images, text, sides, list(predictor.settings.modalities))
     rows, faults = predict_to_folder(predictor, queries, output, probability=probability, seg=seg)
@@ -285,7 +285,7 @@ def predict(
     raise typer.Exit(1 if faults else 0)
 
 
-def manifest_queries(path: str, wording: str | None, sides: str | None) -> list[Any]:
+def manifest_queries(path: str, wording: str | None, sides: str | None, modalities: list[str]) -> list[Any]:
     """A manifest's rows as queries; a file that is missing is told when its turn comes."""
     from crossmask.data import manifest
     from crossmask.predict import Query
@@ -295,6 +295,7 @@ def manifest_queries(path: str, wording: str | None, sides: str | None) -> list[
     for case in cases:
         convention = case.side_convention if case.side_convention != "unknown" else sides
         images = {name or "image": file for name, file in case.images.items()}
+        images = {name: file for name, file in images.items() if name in modalities} or images
         source = images["image"] if list(images) == ["image"] else images
         queries.append(Query(case.id, source, case.texts.get(wording or ""), convention, case.spacing))
     return queries
@@ -313,8 +314,10 @@ def reproduce(
 ) -> None:
     """Make a published comparison: train or reuse each row's runs, score them once, print them with intervals."""
     from crossmask.data import manifest
+    from crossmask.reproduce import load
     from crossmask.reproduce import reproduce as make_table
 
+    load(table)  # a wrong name is told first
     if data is None:
         raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
     cases = manifest.read(data)

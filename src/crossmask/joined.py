@@ -110,7 +110,12 @@ def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
     for name in recipe.data.modalities:
         if name not in have and not (name == "image" and "" in have):
             shown = [f"image:{n}" if n else "image" for n in sorted(have)]
-            raise CallError(f"data.modalities: the manifest has no column 'image:{name}'. It has: {name_list(shown)}.")
+            own = ", ".join(f"{n or 'image'}: 1" for n in sorted(have))
+            wanted = "image" if name == "image" else f"image:{name}"
+            raise CallError(
+                f"data.modalities: the manifest has no column '{wanted}'. It has: {name_list(shown)}. Say "
+                f"data.modalities='{{{own}}}' (name: channels), or fewer of them."
+            )
 
 
 def tell(

@@ -30,6 +30,10 @@ def queries_of(
         if len(given) != len(paths):
             raise CallError("either name every image's modality (flair=FILE t1=FILE: one case) or none.")
         return [Query(stem(next(iter(given.values()))), given, text, side_convention)]
+    for path in paths:
+        name, equals, _ = path.partition("=")
+        if equals and name.isidentifier() and not Path(path).exists():
+            raise CallError(f"'{name}' is no modality of this run; it has {', '.join(modalities)}.")
     files = [file for path in paths for file in files_of(Path(path))]
     stems = [stem(f) for f in files]
     ids = [
@@ -116,8 +120,12 @@ def write_volume(out: Path, query: Query, prediction: Prediction, seg: bool) -> 
     """One volume's files, and its row in the table."""
     name = prediction.id.replace("/", "_")
     mask = prediction.save(out / "masks" / f"{name}.nii.gz")
-    if seg and Path(prediction.geometry.source).is_dir():
-        prediction.save(out / "masks" / f"{name}.dcm")
+    warnings = list(prediction.warnings)
+    if seg:
+        try:
+            prediction.save(out / "masks" / f"{name}.dcm")
+        except CrossmaskError as error:
+            warnings.append(f"no DICOM SEG was written: {error}")
     if prediction.probability is not None:
         import nibabel as nib
 
@@ -131,7 +139,7 @@ def write_volume(out: Path, query: Query, prediction: Prediction, seg: bool) -> 
         "voxels": count,
         "volume_ml": round(count * voxel / 1000, 4),
         "components": components(prediction.mask),
-        "warnings": "; ".join(prediction.warnings),
+        "warnings": "; ".join(warnings),
     }
 
 

@@ -22,6 +22,8 @@ from crossmask.data.transforms import Augment
 from crossmask.errors import CallError, CrossmaskError, listed, name_list
 from crossmask.files import read_text
 
+Side = Annotated[int, Field(ge=8, le=8192)]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,7 +34,7 @@ class Data(Section):
 
     text: str | None = ""  # 'text:<wording>'; '' the plain column; null: no sentences
     split: str = ""  # 'split:<name>'; '' the plain column (or a split made here, if there is none)
-    size: int | tuple[int, int] = 224  # the model's grid: side, or [height, width]
+    size: Side | tuple[Side, Side] = 224  # the model's grid: side, or [height, width]
     fit: Literal["stretch", "pad"] = "stretch"
     modalities: dict[str, int] = Field(default={"image": 1}, min_length=1)  # column -> channels
     labels: dict[str, Any] | None = None  # name -> value in the mask files, background first; null: binary

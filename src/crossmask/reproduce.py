@@ -339,14 +339,14 @@ def cost(runs: Sequence[Run], split: str) -> dict[str, Any]:
 
 
 def last_of(runs: Sequence[Run], split: str) -> float | None:
-    """The last iterate's dice_mean, mean over the runs; the chosen one's where both are the same."""
-    values = []
+    """The last iterate's dice_mean over the same cases as the chosen one's, which it may be."""
+    import pandas as pd
+
+    found = []
     for run in runs:
-        summary = run.summary(split)
-        values.append(
-            (summary["last"] or {"dice_mean": {"value": summary["dice_mean"]["value"]}})["dice_mean"]["value"]
-        )
-    return round(sum(values) / len(values), 4) if values else None
+        cases = run.cases(split)
+        found.append(cases[cases.variant == ("last" if (cases.variant == "last").any() else "right")])
+    return round(float(pd.concat(found).dice.mean()), 4) if found else None
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

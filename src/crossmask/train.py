@@ -51,10 +51,12 @@ def train(
             raise CallError(f"train.{name}={count} does not divide among {accelerator.num_processes} processes.")
     with accelerator.main_process_first():
         joined = join(recipe, cases, accelerator)
-        if accelerator.is_main_process and not (run.folder / "recipe.yaml").is_file():
-            describe(run, joined, cases, manifest, accelerator)
     torch.manual_seed(number(recipe.train.seed, "weights"))
     method = parts.method(recipe, joined.text_dim, teacher=checkpoint.frozen_teacher(recipe))
+    refuse_idle_method(recipe, method)
+    if accelerator.is_main_process and not (run.folder / "recipe.yaml").is_file():
+        describe(run, joined, cases, manifest, accelerator)
+    accelerator.wait_for_everyone()
     if recipe.train.init:
         checkpoint.start_from(method, Run.open(recipe.train.init))
     method.to(accelerator.device, memory_format=torch.channels_last)
@@ -81,6 +83,15 @@ def check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
             )
     elif run.folder.is_dir() and any(p for p in run.folder.iterdir() if not p.name.startswith(".")) and not resume:
         raise RunError(f"{run.folder}: is not empty and holds no run; choose another folder.")
+
+
+def refuse_idle_method(recipe: Recipe, method: Any) -> None:
+    if getattr(method, "needs_unlabelled", False) and not recipe.train.unlabelled:
+        raise CallError(
+            f"method '{recipe.method['name']}' learns from unlabelled cases and train.unlabelled is 0: say how many "
+            f"stand beside the labelled ones in a batch, such as train.batch={max(1, recipe.train.batch // 2)} "
+            f"train.unlabelled={max(1, recipe.train.batch // 2)}, or use method.name=supervised."
+        )
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------

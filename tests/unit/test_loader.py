@@ -184,3 +184,13 @@ def test_strong_views_differ_and_may_be_cut_out(cases: list, tmp_path: Path) -> 
     assert blank.max() > (half.weak == 0).float().mean((1, 2, 3)).max()
     assert half.strong.min() >= 0
     assert half.strong.max() <= 1
+
+
+def test_a_batch_larger_than_the_labelled_cases(cases: list, tmp_path: Path) -> None:
+    loader, _ = make_loader(cases[:3], tmp_path, batch=16)
+    seen = [i for step in range(3) for i in loader.batch(step).labelled.id]
+    assert {seen.count(c.id) for c in cases[:3]} == {16}
+    alone, _ = make_loader(cases, tmp_path, batch=4, unlabelled_rows=[5], unlabelled=4)
+    half = alone.batch(7).unlabelled
+    assert half is not None
+    assert set(half.id) == {cases[5].id}

@@ -113,10 +113,10 @@ class Loader:
         first = step * count * self.processes
         wanted = np.arange(first, first + count * self.processes)
         epochs, places = wanted // len(rows), wanted % len(rows)
-        for epoch in sorted(set(epochs.tolist())):
-            if (name, epoch) not in self.orders:
-                self.orders = {k: o for k, o in self.orders.items() if k[0] != name or k[1] >= epoch - 1}
-                self.orders[name, epoch] = rng(self.seed, name, epoch).permutation(len(rows))
+        needed = {(name, epoch) for epoch in epochs.tolist()}  # three and more where there are few rows
+        self.orders = {k: order for k, order in self.orders.items() if k[0] != name or k in needed}
+        for key in needed - self.orders.keys():
+            self.orders[key] = rng(self.seed, *key).permutation(len(rows))
         return rows[[self.orders[name, e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)]]
 
     def half(self, step: int, name: str) -> Half:

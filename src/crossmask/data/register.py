@@ -59,13 +59,24 @@ class Report:
     overlap: float  # share of a head that lies inside the other picture afterwards; the greater of the two
     residual_mm: float  # the same pair registered backward, then forward: how far a point misses itself
     same_grid: bool  # whether both pictures had one grid from the start
-    aligned: bool  # whether they also were aligned already
+    aligned_before: bool  # whether they also were aligned already
     tre_mm: float | None  # distance from the true place, where a true transform was given
     note: str  # one sentence
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def __str__(self) -> str:
+        turned = ", ".join(f"{v:.2f}" for v in self.rotation_deg)
+        moved = ", ".join(f"{v:.2f}" for v in self.translation_mm)
+        lines = [
+            f"{self.out}: {self.moving} on the grid of {self.fixed}; the motion is in {self.transform}",
+            f"turned by {turned} degrees (about x, y, z), moved by {moved} mm: {self.moved_mm:.2f} mm over the head",
+            f"residual {self.residual_mm:.2f} mm (registered forward and backward)"
+            + (f", {self.tre_mm:.2f} mm from the known transform" if self.tre_mm is not None else ""),
+        ]
+        return "\n".join([*lines, self.note] if self.note else lines)
 
 
 class _Volume(NamedTuple):
@@ -127,13 +138,13 @@ def _facts(one: _Volume, other: _Volume, motion: Any, true: Any) -> dict[str, An
         "information_after": _information(one, other, motion),
         "overlap": _overlap(one, other, motion),
         "same_grid": same,
-        "aligned": same and moved < ALIGNED_MM,
+        "aligned_before": same and moved < ALIGNED_MM,
         "tre_mm": None if true is None else _apart(there, _carry(true, one.head)),
     }
 
 
 def _note(facts: dict[str, Any], residual: float, settled: bool) -> str:
-    text = "Already aligned on one grid: moved" if facts["aligned"] else "Moved"
+    text = "Already aligned on one grid: moved" if facts["aligned_before"] else "Moved"
     text += f" by {facts['moved_mm']:.2f} mm on average, forward and backward agree to {residual:.2f} mm"
     if facts["information_before"] is None:
         text += "; by their headers the pictures did not overlap"

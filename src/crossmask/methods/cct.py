@@ -42,6 +42,8 @@ DISTURBANCES = (noise, dropout, drop_most_active)
 
 
 class CrossConsistency(Supervised):
+    needs_unlabelled = True
+
     def __init__(self, network: nn.Module, *, consistency: float, warmup: float, **supervised: float | str) -> None:
         super().__init__(network, **supervised)  # type: ignore[arg-type]
         if not all(hasattr(network, part) for part in ("encode", "decode", "decoder")):

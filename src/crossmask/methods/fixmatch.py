@@ -20,6 +20,8 @@ from crossmask.methods.supervised import Supervised
 
 
 class FixMatch(Supervised):
+    needs_unlabelled = True
+
     def __init__(self, network: nn.Module, *, unlabelled: float, threshold: float, **supervised: float | str) -> None:
         super().__init__(network, **supervised)  # type: ignore[arg-type]
         self.unlabelled, self.threshold = unlabelled, threshold

@@ -20,6 +20,8 @@ from crossmask.methods.supervised import Supervised
 class MeanTeacher(Supervised):
     """``averaged`` is the teacher, and answers."""
 
+    needs_unlabelled = True
+
     def __init__(self, network: nn.Module, *, consistency: float, warmup: float, **supervised: float | str) -> None:
         super().__init__(network, **supervised)  # type: ignore[arg-type]
         self.consistency, self.warmup = consistency, warmup

@@ -51,6 +51,8 @@ def dropout_on(module: nn.Module) -> Iterator[None]:
 class SemiCML(Supervised):
     """``averaged`` is the teacher, and answers."""
 
+    needs_unlabelled = True
+
     def __init__(
         self,
         network: nn.Module,

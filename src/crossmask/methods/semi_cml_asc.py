@@ -34,6 +34,8 @@ POOL = 6
 
 
 class AreaContrast(nn.Module):
+    needs_unlabelled = True
+
     def __init__(
         self,
         networks: list[nn.Module],

@@ -21,6 +21,7 @@ class Supervised(nn.Module):
     (weights and normalisation statistics) predicts; it gets no gradient. The methods that also learn from unlabelled
     cases build on this one: their teacher is that copy."""
 
+    needs_unlabelled = False
     pseudo: tuple[Tensor, Tensor] | None = None  # the last pseudo-labels (B, H, W) and their weight, for the log
 
     def __init__(self, network: nn.Module, *, dice: float, ce: float, auxiliary: float, over: str, ema: float) -> None:
