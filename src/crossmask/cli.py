@@ -33,8 +33,19 @@ def emit(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def tell_version(wanted: bool) -> None:
+    if wanted:
+        from crossmask import __version__
+
+        print(__version__)
+        raise typer.Exit()
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Print the version.")
+    ] = False,
     show_traceback: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     global debug
@@ -170,6 +181,9 @@ def train(
     data: Annotated[Path | None, typer.Option("--data", help="The manifest: cases.csv or .jsonl.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The run folder to make.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Train without the cases that cannot be read, each named.")
+    ] = False,
     device: Device = "auto",
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps on phantom data, no weights.")] = False,
 ) -> None:
@@ -184,10 +198,10 @@ def train(
         return
     if data is None:
         raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
-    cases = manifest.read(data)
+    cases = manifest.read(data, check_files=not leave_out)
     from crossmask.train import train as run_training
 
-    run = run_training(chosen, cases, folder, resume=resume, device=device, manifest=str(data))
+    run = run_training(chosen, cases, folder, resume=resume, device=device, manifest=str(data), leave_out=leave_out)
     if os.environ.get("RANK", "0") == "0":  # one line, however many processes
         print(run.folder)
 
@@ -227,14 +241,15 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Score a run: both Dice families on the native grid, with intervals, with right, no, other and swapped words."""
+    """Score a run: both Dice families on the native grid, with intervals, with right, no, other and swapped words.
+    Cases that cannot be read are named and left out (exit code 1)."""
     from crossmask.data import manifest
     from crossmask.evaluate import evaluate as score
     from crossmask.predict import Predictor
     from crossmask.report.page import text_table
     from crossmask.report.page import write as write_page
 
-    cases = manifest.read(data)
+    cases = manifest.read(data, check_files=False)  # what is missing in the part is told case by case
     predictor = Predictor(run, device=device)
     summary = score(predictor, cases, split, text_variants=variant or [])
     page = write_page(predictor.run)
@@ -243,6 +258,9 @@ def evaluate(
     else:
         print(text_table(summary))
         print(f"report: {page}")
+    for case, fault in summary["faults"].items():
+        print(f"case '{case}': {fault}", file=sys.stderr)
+    raise typer.Exit(1 if summary["faults"] else 0)
 
 
 @app.command()

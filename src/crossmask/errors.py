@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class CrossmaskError(Exception):
@@ -22,6 +22,14 @@ class CallError(CrossmaskError):
 
 class DataError(CrossmaskError):
     """A file, a table row or a folder's layout is wrong."""
+
+
+class CasesError(DataError):
+    """Some cases cannot be used. ``faults``: id -> what is wrong and what to do."""
+
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        super().__init__(listed(f"case '{case}': {fault}" for case, fault in faults.items()))
+        self.faults = dict(faults)
 
 
 class WeightsError(CrossmaskError):

@@ -16,7 +16,7 @@ from crossmask import scoring, statistics
 from crossmask.core import rng
 from crossmask.data import manifest as manifests
 from crossmask.data import sides
-from crossmask.data.cache import Store, prepare
+from crossmask.data.cache import Store, prepare_readable
 from crossmask.data.images import overlay, read_image, write_picture
 from crossmask.data.loader import says
 from crossmask.data.manifest import Case
@@ -53,18 +53,16 @@ def evaluate(
 
     text_variants: further ``text:<wording>`` columns to score as named variants. subsets: also every subset of several
     modalities, and each branch alone. shifts: mm by which every modality but the first is moved (volumes).
+
+    A case that cannot be read is left out, counted, and named in the summary's ``faults``; the others are scored.
     """
-    chosen = choose(predictor, cases, split)
+    chosen, store = prepared(predictor, choose(predictor, cases, split))
     variants = told(predictor, chosen.cases, text_variants, seed)
     if subsets:
         variants |= modality_variants(predictor, variants["right"])
     if shifts and not chosen.volumes:
         raise CallError("shifts are for volumes of several modalities; these cases are pictures.")
     variants |= {f"{SHIFT}{mm:g} mm": [a and Ask(a.text, shift_mm=mm) for a in variants["right"]] for mm in shifts}
-    store = None
-    if not chosen.volumes:
-        with Bar("preparing images") as bar:
-            store = prepare(chosen.cases, predictor.settings, cache_folder() / "images", tick=bar.tick)
     predictor.learn([ask.text for row in variants.values() for ask in row if ask is not None], keep=True)
     last = last_iterate(predictor)
     total = sum(sum(ask is not None for ask in row) for row in variants.values())
@@ -72,11 +70,23 @@ def evaluate(
         rows = scoring.rows_of(predictor, chosen, store, variants, bar)
         if last is not None:
             rows += scoring.rows_of(last, chosen, store, {LAST: variants["right"]}, bar, len(rows))
+    if chosen.volumes:
+        chosen = chosen.without(chosen.faults)
     summary = summarise(predictor, chosen, rows, split, seed)
     summary["manifest"] = {"hash": manifests.fingerprint(cases), "trained_on": predictor.manifest["hash"]}
     summary["examples"] = examples(predictor, chosen, store, rows, split)
     predictor.run.write_scores(split, rows, summary)
     return summary
+
+
+def prepared(predictor: Predictor, chosen: Chosen) -> tuple[Chosen, Store | None]:
+    """The pictures on the model's grid, and the cases that could be brought there. Volumes are read when their turn
+    comes."""
+    if chosen.volumes:
+        return chosen, None
+    with Bar("preparing images") as bar:
+        store, faults = prepare_readable(chosen.cases, predictor.settings, cache_folder() / "images", tick=bar.tick)
+    return chosen.without(faults), store
 
 
 def last_iterate(predictor: Predictor) -> Predictor | None:
@@ -187,7 +197,8 @@ def summarise(
         "threshold": predictor.threshold,
         "grid": "native",
         **{k: headline[k] for k in ("dice_pooled", "dice_mean", "iou_pooled", "iou_mean", "cases")},
-        "left_out": chosen.left_out,
+        "left_out": chosen.left_out | ({"not readable": len(chosen.faults)} if chosen.faults else {}),
+        "faults": chosen.faults,
         "groups": {
             "cases_without_group": sum(c.group is None for c in chosen.cases),
             "cases_whose_group_is_in_train": sum(chosen.shared),
@@ -252,8 +263,9 @@ def examples(
 ) -> list[dict[str, Any]]:
     """Overlays of the best, median and worst cases, beside the scores; of a volume, its slice with most truth."""
     right = sorted((r for r in rows if r["variant"] == "right"), key=lambda r: (-r["dice"], r["id"]))
-    middle = max(0, len(right) // 2 - EXAMPLES // 2)
-    picks = {"best": right[:EXAMPLES], "median": right[middle : middle + EXAMPLES], "worst": right[::-1][:EXAMPLES]}
+    count = min(EXAMPLES, max(1, len(right) // 3))  # so that few cases are not all called the best
+    middle = (len(right) - count) // 2
+    picks = {"best": right[:count], "median": right[middle : middle + count], "worst": right[::-1][:count]}
     place = {c.id: i for i, c in enumerate(chosen.cases)}
     found, seen = [], set()
     for kind, some in picks.items():

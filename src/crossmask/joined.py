@@ -6,7 +6,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ import torch
 from crossmask import parts
 from crossmask.data import manifest as manifests
 from crossmask.data import split as splits
-from crossmask.data.cache import Store, prepare
+from crossmask.data.cache import Store, prepare_readable
 from crossmask.data.loader import Loader, says, variants
 from crossmask.data.manifest import Case
-from crossmask.errors import CallError, DataError, name_list
+from crossmask.errors import CallError, CasesError, DataError, name_list
 from crossmask.files import cache_folder
 from crossmask.progress import Bar, notice
 from crossmask.recipe import Recipe
@@ -38,13 +38,22 @@ class Joined:
     text_dim: int | None
 
 
-def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any) -> Joined:
+def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any, leave_out: bool = False) -> Joined:
+    """leave_out: cases that cannot be read are left out and named; otherwise they are an error."""
     data, seed = recipe.data, recipe.train.seed
     check_columns(recipe, cases)
     split = splits.make(cases, name=data.split, selection=data.selection, labelled=data.labelled, seed=seed)
     used = used_cases(recipe, cases, split)
     with Bar("preparing images") as bar:
-        store = prepare(used, parts.settings(recipe), cache_folder() / "images", tick=bar.tick)
+        kind, folder = parts.settings(recipe), cache_folder() / "images"
+        store, faults = prepare_readable(used, kind, folder, tick=bar.tick)
+    if faults:
+        if not leave_out:
+            raise DataError(f"{CasesError(faults)}\nCorrect them, or say --leave-out to train on the other cases.")
+        if accelerator.is_main_process:
+            notice(f"{CasesError(faults)}\n{len(faults)} of {len(used)} cases cannot be read and are left out")
+        used = [case for case in used if case.id not in faults]
+        split = replace(split, parts=dict(split.parts) | dict.fromkeys(faults, splits.UNUSED))
     encoder = parts.text_encoder(recipe)
     wording = data.text if encoder is not None else None
     turned = [variants(case, wording, data.sides) for case in used]

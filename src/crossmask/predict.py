@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crossmask import checkpoint as checkpoints
@@ -23,11 +24,34 @@ from crossmask.files import read_json
 from crossmask.recipe import Recipe
 from crossmask.run import Run
 
+if TYPE_CHECKING:
+    from crossmask.predict_volumes import Opened3D
+
 
 def probabilities(logits: Tensor) -> Tensor:
     """(B, 1, H, W) -> foreground (B, H, W); (B, K, H, W) -> (B, K, H, W), background first. float32."""
     logits = logits.float()
     return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def at_zooms(answer: Callable[[Tensor], Tensor], image: Tensor, zooms: Sequence[float]) -> Tensor:
+    """Probabilities of image (B, C, H, W): the mean of those at several sizes, each relative to (H, W).
+
+    answer: image (B, C, h, w) -> logits (B, K, h, w).
+    """
+    full, found = image.shape[-2:], []
+    for zoom in zooms:
+        share = probabilities(answer(resized(image, [max(1, round(side * zoom)) for side in full])))
+        found.append(resized(share.flatten(0, -3)[:, None], full).reshape(*share.shape[:-2], *full))
+    return torch.stack(found).mean(0)
+
+
+def resized(values: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, H, W) bilinearly at another size, smoothed where it shrinks."""
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    shrinks = any(new < old for new, old in zip(size, values.shape[-2:], strict=True))
+    return F.interpolate(values, size=list(size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def autocast(recipe: Recipe, device: Any) -> contextlib.AbstractContextManager[Any]:
@@ -124,7 +148,7 @@ class Predictor:
         branch: the answer of one of the network's branches.
 
         With ``evaluate.mirror`` the mirrored picture with its mirrored sentence is averaged in; a sentence that
-        cannot follow (sides of unknown convention) leaves its case as it is.
+        cannot follow (sides of unknown convention) leaves its case as it is. ``evaluate.zooms``: see :func:`at_zooms`.
         """
         image = image.to(self.device, memory_format=torch.channels_last)
         straight = self._answer(image, sentences, present, branch)
@@ -148,7 +172,9 @@ class Predictor:
         text, text_mask = self.words(sentences)
         one = {} if branch is None else {"branch": branch}
         with autocast(self.recipe, self.device):
-            return probabilities(self.method.predict(image, text, text_mask, present, **one))
+            return at_zooms(
+                lambda at: self.method.predict(at, text, text_mask, present, **one), image, self.recipe.evaluate.zooms
+            )
 
     # --- the source's grid -------------------------------------------------------------------------------------------
     def native(self, share: Tensor, shape: tuple[int, int]) -> np.ndarray:
@@ -195,10 +221,17 @@ class Predictor:
 
     def predict_volume(self, query: Query, *, probability: bool = False) -> Prediction:
         """One volume; mask and probability in the source file's own axes."""
+        return self.segment_volume(query, self.open_volume(query), probability=probability)
+
+    def open_volume(self, query: Query) -> Opened3D:
+        """Read a query's volumes."""
         from crossmask import predict_volumes
 
-        given = self._given(query)
-        case = predict_volumes.open_case(self, {name: str(path) for name, path in given.items()})
+        return predict_volumes.open_case(self, {name: str(path) for name, path in self._given(query).items()})
+
+    def segment_volume(self, query: Query, case: Opened3D, *, probability: bool = False) -> Prediction:
+        from crossmask import predict_volumes
+
         text, convention, more = self._sentence(query)
         missing = [n for n, v in zip(self.settings.modalities, case.volumes, strict=True) if v is None]
         notes = [*case.notes, *more, *(f"modality '{n}' is not there" for n in missing)]

@@ -11,10 +11,11 @@ import numpy as np
 
 from crossmask.core import Prediction
 from crossmask.data.images import IMAGE_SUFFIXES, overlay, write_picture, write_probability
-from crossmask.data.volumes import SUFFIXES
+from crossmask.data.volumes import SUFFIXES, write_nifti
 from crossmask.errors import CallError, CrossmaskError
 from crossmask.files import atomic
 from crossmask.predict import Opened, Predictor, Query, holds_volume, stem
+from crossmask.predict_volumes import Opened3D, fullest
 from crossmask.progress import Bar
 
 
@@ -44,7 +45,7 @@ def queries_of(
 
 
 def files_of(path: Path) -> list[Path]:
-    """A file alone; a folder of one DICOM series alone; every picture and volume in any other folder."""
+    """A file alone; a folder of one DICOM series alone; every picture, volume and series in any other folder."""
     if not path.is_dir():
         return [path]
     from crossmask.data.series import is_series
@@ -52,7 +53,10 @@ def files_of(path: Path) -> list[Path]:
     if is_series(path):
         return [path]
     endings = (*IMAGE_SUFFIXES, *SUFFIXES)
-    inside = sorted(p for p in path.rglob("*") if p.name.lower().endswith(endings) and not p.name.startswith("."))
+    there = sorted(p for p in path.rglob("*") if not p.name.startswith("."))
+    series = [p for p in there if p.is_dir() and is_series(p)]
+    files = [p for p in there if p.name.lower().endswith(endings) and p.parent not in series]
+    inside = sorted([*series, *files])
     if not inside:
         raise CallError(f"{path}: holds no picture and no volume ({', '.join(endings)}).")
     return inside
@@ -77,19 +81,22 @@ def predict_to_folder(
     with Bar("predicting", total=len(queries)) as bar:
         for start in range(0, len(queries), size):
             opened: list[Opened] = []
+            asked: list[Query] = []  # those of ``opened``
             for place, query in enumerate(queries[start : start + size]):
                 try:
                     if holds_volume(query):
-                        prediction = predictor.predict_volume(query, probability=probability)
-                        rows.append(write_volume(out, query, prediction, seg))
+                        volumes = predictor.open_volume(query)
+                        prediction = predictor.segment_volume(query, volumes, probability=probability)
+                        rows.append(write_volume(out, query, volumes, prediction, seg))
                     else:
                         opened.append(predictor.open(query))
+                        asked.append(query)
                 except CrossmaskError as error:
                     faults.append(f"case '{query.id}': {error}")
                 bar.update(start + place + 1)
             if opened:
-                for one, prediction in zip(opened, predictor.segment(opened, True), strict=True):
-                    rows.append(write(out, one, prediction, probability))
+                for query, one, prediction in zip(asked, opened, predictor.segment(opened, True), strict=True):
+                    rows.append(write(out, query, one, prediction, probability))
     if rows:
         columns = list(dict.fromkeys(name for row in rows for name in row))
         with atomic(out / "predictions.csv") as stream:
@@ -99,7 +106,7 @@ def predict_to_folder(
     return rows, faults
 
 
-def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) -> dict[str, Any]:
+def write(out: Path, query: Query, opened: Opened, prediction: Prediction, probability: bool) -> dict[str, Any]:
     """One picture's files, and its row in the table."""
     name = prediction.id.replace("/", "_")
     mask = prediction.save(out / "masks" / f"{name}.png")
@@ -108,7 +115,7 @@ def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) 
         write_probability(out / "probabilities" / f"{name}.png", prediction.probability)
     area = int((prediction.mask > 0).sum())
     spacing = prediction.geometry.spacing_mm
-    return row_of(prediction, opened.text, mask, out) | {
+    return row_of(prediction, query.text, mask, out) | {
         "area_px": area,
         "area_mm2": round(area * float(np.prod(spacing)), 3) if spacing else "",
         "components": components(prediction.mask),
@@ -116,10 +123,13 @@ def write(out: Path, opened: Opened, prediction: Prediction, probability: bool) 
     }
 
 
-def write_volume(out: Path, query: Query, prediction: Prediction, seg: bool) -> dict[str, Any]:
-    """One volume's files, and its row in the table."""
+def write_volume(out: Path, query: Query, volumes: Opened3D, prediction: Prediction, seg: bool) -> dict[str, Any]:
+    """One volume's files (the overlay is the slice with most foreground), and its row in the table."""
     name = prediction.id.replace("/", "_")
     mask = prediction.save(out / "masks" / f"{name}.nii.gz")
+    labels = volumes.grid.canonical(prediction.mask)
+    place = fullest(labels)
+    write_picture(out / "overlays" / f"{name}.png", overlay(volumes.picture(place), labels[place]))
     warnings = list(prediction.warnings)
     if seg:
         try:
@@ -127,12 +137,8 @@ def write_volume(out: Path, query: Query, prediction: Prediction, seg: bool) -> 
         except CrossmaskError as error:
             warnings.append(f"no DICOM SEG was written: {error}")
     if prediction.probability is not None:
-        import nibabel as nib
-
-        path = out / "probabilities" / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
         share = prediction.probability.astype(np.float32)
-        nib.save(nib.Nifti1Image(share, np.array(prediction.geometry.affine)), path)
+        write_nifti(out / "probabilities" / f"{name}.nii.gz", share, prediction.geometry)
     voxel = float(np.prod(prediction.geometry.spacing_mm or (1.0,)))
     count = int((prediction.mask > 0).sum())
     return row_of(prediction, query.text, mask, out) | {

@@ -37,6 +37,11 @@ class Opened3D:
     def shape(self) -> tuple[int, int, int]:
         return some_volume(self.volumes).shape
 
+    def picture(self, place: int) -> np.ndarray:
+        """Slice ``place`` of the first modality that is there: (1, h, w) in [0, 1]."""
+        shown, span = next((v, s) for v, s in zip(self.volumes, self.ranges, strict=True) if v is not None)
+        return shown.unit(place, place + 1, span)
+
     def shifted(self, mm: float) -> Opened3D:
         """Every modality but the first moved ``mm`` to the patient's left (linear interpolation between voxels)."""
         if not mm:
@@ -51,6 +56,11 @@ class Opened3D:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(n for v in self.volumes if v is not None for n in v.notes))
+
+
+def fullest(labels: np.ndarray) -> int:
+    """The slice of (D, H, W) labels with most foreground."""
+    return int((labels > 0).sum((1, 2)).argmax())
 
 
 def along_columns(stored: np.ndarray, step: float) -> np.ndarray:

@@ -84,6 +84,8 @@ class Train(Section):
 class Evaluate(Section):
     threshold: float | Literal["selected"] = "selected"  # 'selected': the one chosen on the selection part
     mirror: bool = False  # average with the mirrored picture and sentence
+    # Sizes, relative to the grid, at which each picture is predicted; the mean answers.
+    zooms: list[Annotated[float, Field(ge=0.25, le=4)]] = Field(default=[1.0], min_length=1)
     batch: int = Field(32, ge=1)  # pictures, or slices of a volume, at once
     window: bool = False  # volumes: slices at training's pixel size, in overlapping windows of the grid
     regions: dict[str, list[str]] | None = None  # name -> data.labels that it unites (BraTS: whole, core, enhancing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from crossmask.data.loader import convention_of, pixels, says
 from crossmask.data.manifest import Case
 from crossmask.data.masks import read_mask
 from crossmask.data.volumes import is_volume, read_labels
+from crossmask.errors import CasesError, DataError
 from crossmask.metrics import overlap, surface
+from crossmask.metrics._classes import over_classes
 from crossmask.predict import Predictor
 from crossmask.progress import Bar
 
@@ -39,10 +41,23 @@ class Chosen:
     cases: list[Case]
     shared: list[bool]  # whether the case's group is in train
     left_out: dict[str, int]  # reason -> cases
+    faults: dict[str, str] = field(default_factory=dict)  # id -> why it could not be scored
 
     @property
     def volumes(self) -> bool:
         return is_volume(next(iter(self.cases[0].images.values())))
+
+    def without(self, faults: Mapping[str, str]) -> Chosen:
+        """The cases that can be scored. Raises CasesError where none is left."""
+        kept = [place for place, case in enumerate(self.cases) if case.id not in faults]
+        if not kept:
+            raise CasesError(faults)
+        return replace(
+            self,
+            cases=[self.cases[place] for place in kept],
+            shared=[self.shared[place] for place in kept],
+            faults=self.faults | dict(faults),
+        )
 
 
 Variants = Mapping[str, Sequence[Ask | None]]  # name -> what each case is asked; None: the variant says nothing new
@@ -105,10 +120,15 @@ def predict_pictures(
 
 
 def volumes(predictor: Predictor, chosen: Chosen, variants: Variants) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Case by case, so that each file is read once; millimetres only where the header has a geometry."""
+    """Case by case, so that each file is read once; millimetres only where the header has a geometry. What cannot be
+    read goes into ``chosen.faults``."""
     for i, case in enumerate(chosen.cases):
-        opened = predict_volumes.open_case(predictor, case.images)
-        truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
+        try:
+            opened = predict_volumes.open_case(predictor, case.images)
+            truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
+        except DataError as error:
+            chosen.faults[case.id] = str(error)
+            continue
         spacing = None if opened.grid.is_identity else opened.grid.spacing
         there = {n for n, v in zip(predictor.settings.modalities, opened.volumes, strict=True) if v is not None}
         for name, asks in variants.items():
@@ -123,7 +143,7 @@ def volumes(predictor: Predictor, chosen: Chosen, variants: Variants) -> Iterato
                 without=ask.without,
                 branch=ask.branch,
             )
-            yield name, i, scores_of(predictor, mask, truth) | distances_of(predictor, mask, truth, spacing)
+            yield name, i, scores_of(predictor, mask, truth, spacing)
 
 
 def slice_of(predictor: Predictor, case: Case, ask: Ask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -133,9 +153,8 @@ def slice_of(predictor: Predictor, case: Case, ask: Ask) -> tuple[np.ndarray, np
     truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
     convention = convention_of(case, predictor.recipe.data.sides)
     mask, _ = predict_volumes.segment(predictor, opened, ask.text, convention)
-    place = int(((truth if truth.any() else mask) > 0).sum((1, 2)).argmax())
-    shown, span = next((v, s) for v, s in zip(opened.volumes, opened.ranges, strict=True) if v is not None)
-    return shown.unit(place, place + 1, span), mask[place], truth[place]
+    place = predict_volumes.fullest(truth if truth.any() else mask)
+    return opened.picture(place), mask[place], truth[place]
 
 
 # --- scores of one case ----------------------------------------------------------------------------------------------
@@ -150,34 +169,14 @@ def scored_parts(predictor: Predictor) -> dict[str, tuple[int, ...]]:
     return {name: tuple(classes.index(c) + 1 for c in members) for name, members in regions.items()}
 
 
-def scores_of(predictor: Predictor, mask: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """The overlap columns: plain for one part, '<part>/dice' and their mean for several."""
-    parts = scored_parts(predictor)
-    if not predictor.recipe.evaluate.regions:
-        return overlap.score(mask, truth, classes=predictor.settings.classes)
-    each = {n: overlap.score(np.isin(mask, some), np.isin(truth, some)) for n, some in parts.items()}
-    return joined(each, overlap.SCORES)
-
-
-def distances_of(
-    predictor: Predictor, mask: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...] | None
+def scores_of(
+    predictor: Predictor, mask: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...] | None = None
 ) -> dict[str, Any]:
-    """The surface columns in millimetres; none without a geometry."""
-    if spacing is None:
-        return {}
-    each = {
-        name: surface.score(np.isin(mask, some), np.isin(truth, some), spacing, tolerance_mm=TOLERANCE_MM)
-        for name, some in scored_parts(predictor).items()
-    }
-    return joined(each, surface.SCORES)
-
-
-def joined(each: Mapping[str, Mapping[str, Any]], plain: Sequence[str]) -> dict[str, Any]:
-    """Columns of several parts, and the plain scores as their mean (NaN left out)."""
-    if len(each) == 1:
-        return dict(next(iter(each.values())))
-    columns = {f"{part}/{name}": value for part, scores in each.items() for name, value in scores.items()}
-    for name in plain:
-        values = np.array([scores[name] for scores in each.values()], float)
-        columns[name] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-    return columns
+    """The overlap columns, and with a spacing the surface columns in millimetres: plain for one part, '<part>/dice' and
+    their mean for several."""
+    parts = {name: (np.isin(mask, some), np.isin(truth, some)) for name, some in scored_parts(predictor).items()}
+    found = over_classes({name: overlap.score(*both) for name, both in parts.items()}, overlap.SCORES)
+    if spacing is not None:
+        each = {name: surface.score(*both, spacing, tolerance_mm=TOLERANCE_MM) for name, both in parts.items()}
+        found |= over_classes(each, surface.SCORES)
+    return found

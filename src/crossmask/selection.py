@@ -12,22 +12,23 @@ from crossmask import checkpoint
 from crossmask.data.loader import pixels
 from crossmask.files import write_json
 from crossmask.joined import Joined
-from crossmask.predict import autocast, probabilities
+from crossmask.predict import at_zooms, autocast
 from crossmask.run import Run
 
 THRESHOLDS = np.round(np.arange(0.2, 0.81, 0.05), 2)
 
 
 @torch.inference_mode()
-def counts(joined: Joined, method: Any, *, mirror: bool) -> np.ndarray:
+def counts(joined: Joined, method: Any, *, whole: bool) -> np.ndarray:
     """(T, N, K, 3) tp, fp, fn of the selection cases at each threshold (one for several classes), on the model's grid;
     a volume's slices are added up.
 
-    mirror: average with the mirrored picture and sentence, where the sentence can follow.
+    whole: predict as the recipe's ``evaluate`` says (mirrored, at several sizes); otherwise each picture as it is.
     """
     method.eval()
     loader, store = joined.loader, joined.store
-    size = joined.recipe.evaluate.batch
+    size, settings = joined.recipe.evaluate.batch, joined.recipe.evaluate
+    zooms = settings.zooms if whole else [1.0]
     found = []
     for start in range(0, len(joined.selection_rows), size):
         some = slice(start, start + size)
@@ -40,10 +41,10 @@ def counts(joined: Joined, method: Any, *, mirror: bool) -> np.ndarray:
         def answer(image: Tensor, sentences: np.ndarray, present: Tensor = present) -> Tensor:
             text, text_mask, _ = loader.words.rows(sentences)
             with autocast(joined.recipe, loader.device):
-                return probabilities(method.predict(image, text, text_mask, present))
+                return at_zooms(lambda at: method.predict(at, text, text_mask, present), image, zooms)
 
         share = answer(image, told[:, 0])
-        if mirror:
+        if whole and settings.mirror:
             follows = torch.from_numpy(loader.allowed[case, 1]).to(loader.device)
             turned = answer(image.flip(-1), told[:, 1]).flip(-1)
             share = torch.where(follows.view(-1, *[1] * (share.ndim - 1)), (share + turned) / 2, share)
@@ -98,7 +99,7 @@ def choose_threshold(run: Run, joined: Joined, method: Any) -> None:
     if len(joined.selection_rows):
         method.load_state_dict({k.removeprefix("method."): v for k, v in tensors.items()})
         by = joined.recipe.train.select_by
-        threshold, scores = best_threshold(counts(joined, method, mirror=joined.recipe.evaluate.mirror), by)
+        threshold, scores = best_threshold(counts(joined, method, whole=True), by)
         part = joined.recipe.data.selection
         where = (
             f"part '{part}' of the manifest" if isinstance(part, str) else "selection (set aside from train, by group)"

@@ -34,9 +34,11 @@ def train(
     resume: bool = False,
     device: str = "auto",
     manifest: str = "",
+    leave_out: bool = False,
 ) -> Run:
     """Train a recipe on a manifest's cases into a run folder. The same call with ``resume`` goes on from the last saved
-    step; on the CPU it gives bit for bit what one straight run gives."""
+    step; on the CPU it gives bit for bit what one straight run gives. leave_out: go on without the cases that cannot be
+    read, each named; otherwise they are an error before anything is trained."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     run = Run(folder)
@@ -50,7 +52,7 @@ def train(
         if count % accelerator.num_processes:
             raise CallError(f"train.{name}={count} does not divide among {accelerator.num_processes} processes.")
     with accelerator.main_process_first():
-        joined = join(recipe, cases, accelerator)
+        joined = join(recipe, cases, accelerator, leave_out)
     torch.manual_seed(number(recipe.train.seed, "weights"))
     method = parts.method(recipe, joined.text_dim, teacher=checkpoint.frozen_teacher(recipe))
     refuse_idle_method(recipe, method)
@@ -257,7 +259,7 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
         if accelerator.is_main_process:
             checkpoint.save_weights(run, "best", method, state, joined.text_dim)
         return
-    counts = selection.counts(joined, method, mirror=False)
+    counts = selection.counts(joined, method, whole=False)
     threshold, scores = selection.best_threshold(counts, settings.select_by)
     score = scores[settings.select_by]
     method.after_validation(score)

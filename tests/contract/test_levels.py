@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
     "blocks": Rule(("errors",)),
     "efficientnet_lite": Rule(("errors",)),
     "encoders": Rule(("errors", "rooms", "files", "efficientnet_lite")),
-    "metrics": Rule(("core", "errors", "files"), ("torch",), MEASURE),
+    "metrics": Rule(("core", "errors", "files", "metrics"), ("torch",), MEASURE),
     "statistics": Rule(("core", "errors", "files"), ("torch",), MEASURE),
     "data": Rule((*ZERO, "data")),
     "text": Rule((*ZERO, "text")),
@@ -60,7 +60,7 @@ RULES: dict[str, Rule] = {
     # 3 to 7
     "predict": Rule((*ZERO, *ONE, *TWO, "predict_volumes")),
     "predict_volumes": Rule((*ZERO, *ONE, *TWO)),
-    "predict_folder": Rule((*ZERO, *ONE, *TWO, "predict")),
+    "predict_folder": Rule((*ZERO, *ONE, *TWO, "predict", "predict_volumes")),
     "scoring": Rule((*ZERO, *ONE, *TWO, "predict", "predict_volumes")),
     "evaluate": Rule((*ZERO, *ONE, *TWO, "predict", "scoring")),
     "joined": Rule((*ZERO, "data", "text", "run", "recipe", "parts")),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,45 @@ def test_mask_of_another_size(tiny_recipe: Path, cases: list, tmp_path: Path) ->
     manifest = write_manifest(tmp_path, cases, rows=f"odd,{cases[0].images['']},small.png,x,train\n")
     refused(train(tiny_recipe, manifest, tmp_path / "run"), 1, "case 'odd'", "10x20", "64x64")
     assert not (tmp_path / "run").exists()
+
+
+def test_training_goes_on_without_what_cannot_be_read(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    mask = next(c.mask for c in cases if c.mask)
+    rows = f"bad,bad.png,{mask},x,train\nghost,nowhere.png,{mask},x,train\n"
+    manifest = write_manifest(tmp_path, cases, rows=rows)
+    done = train(tiny_recipe, manifest, tmp_path / "run", "--leave-out")
+    assert done.returncode == 0, done.stderr
+    for words in ("case 'bad'", "case 'ghost'", "nowhere.png", "2 of", "left out"):
+        assert words in done.stderr
+    parts = dict(line.split(",") for line in (tmp_path / "run" / "split.csv").read_text().splitlines())
+    assert parts["bad"] == parts["ghost"] == "unused"
+
+
+def test_scoring_goes_on_without_what_cannot_be_read(trained: Path, cases: list, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    outside = [replace(c, id=f"x{c.id}", splits={"": "outside"}) for c in cases if c.mask][:4]
+    mask = outside[0].mask
+    rows = f"bad,bad.png,{mask},x,outside\nghost,nowhere.png,{mask},x,outside\n"
+    manifest = write_manifest(tmp_path, outside, rows=rows)
+    scored = call("evaluate", trained, "--data", manifest, "--split", "outside", "--json", "--device", "cpu")
+    refused(scored, 1, "case 'bad'", "case 'ghost'", "nowhere.png")
+    summary = json.loads(scored.stdout)
+    assert summary["left_out"] == {"not readable": 2}
+    assert len({row["id"] for row in rows_of(trained / "scores" / "outside.csv")}) == 4
+    manifest = write_manifest(tmp_path, [], rows=rows)
+    refused(call("evaluate", trained, "--data", manifest, "--split", "outside", "--device", "cpu"), 1, "case 'ghost'")
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    with open(table, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_version() -> None:
+    from crossmask import __version__
+
+    assert call("--version").stdout.strip() == __version__
 
 
 def test_a_sentence_of_10000_characters_is_cut_and_counted(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:

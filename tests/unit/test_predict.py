@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import crossmask
+from crossmask import recipe as recipes
 from crossmask import statistics
 from crossmask.data import manifest
 from crossmask.data.images import read_image
 from crossmask.data.masks import read_mask
+from crossmask.data.series import is_series
 from crossmask.errors import CallError, RunError
 from crossmask.evaluate import evaluate, others
-from crossmask.predict import Predictor, Query
-from crossmask.predict_folder import predict_to_folder, queries_of
+from crossmask.predict import Predictor, Query, at_zooms
+from crossmask.predict_folder import files_of, predict_to_folder, queries_of
 from crossmask.run import Run
 
 
@@ -57,6 +62,42 @@ def test_warnings(predictor: Predictor, cases: list) -> None:
     assert any("unlike training" in w for w in predictor.predict(huge, text="upper").warnings)
     with pytest.raises(CallError, match="divide"):
         predictor.predict(np.full((8, 8), 3.0))
+
+
+def test_the_mean_of_several_sizes(predictor: Predictor, cases: list) -> None:
+    image = torch.rand(2, 1, 32, 32)
+
+    def answer(at: torch.Tensor) -> torch.Tensor:  # logits that tell the size they were asked at
+        return torch.full((len(at), 1, *at.shape[-2:]), at.shape[-1] / 32 - 1)
+
+    assert torch.equal(at_zooms(answer, image, [1.0]), torch.full((2, 32, 32), 0.5))
+    both = at_zooms(answer, image, [1.0, 1.5])
+    assert both.shape == (2, 32, 32)
+    assert torch.allclose(both, torch.tensor((0.5 + 1 / (1 + np.exp(-0.5))) / 2, dtype=torch.float32))
+    several = at_zooms(lambda at: at.repeat(1, 3, 1, 1), image, [0.5, 1.0])
+    assert torch.allclose(several.sum(1), torch.ones(2, 32, 32))
+    file, text = cases[0].images[""], "left upper"
+    plain = predictor.predict(file, text=text, probability=True).probability
+    sections = predictor.recipe.to_dict()
+    sections["evaluate"]["zooms"] = [1.0, 1.25]
+    zoomed = Predictor(predictor.run)
+    zoomed.recipe = recipes.check(sections, "zoomed")
+    other = zoomed.predict(file, text=text, probability=True).probability
+    assert other is not None
+    assert other.shape == plain.shape  # type: ignore[union-attr]
+    assert not np.array_equal(other, plain)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_two_series_is_two_volumes(tmp_path: Path) -> None:
+    root = os.environ.get("CROSSMASK_DATA")
+    if not root:
+        pytest.skip("CROSSMASK_DATA names no folder of real data")
+    series = [p for p in sorted((Path(root) / "dicom-sample" / "prostate_mr_t2_adc").iterdir()) if is_series(p)]
+    assert len(series) == 2
+    for number, folder in enumerate(series):
+        shutil.copytree(folder, tmp_path / f"series{number}")
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    assert [p.name for p in files_of(tmp_path)] == ["series0", "series1", "x.png"]
 
 
 def test_neighbours_do_not_matter(predictor: Predictor, cases: list) -> None:

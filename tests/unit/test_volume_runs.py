@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from crossmask import recipe as recipes
@@ -178,8 +180,6 @@ def test_hidden_masks_change_nothing(cases: list[Case], tmp_path: Path) -> None:
         image = nib.load(str(case.mask))
         full = nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine)  # type: ignore[attr-defined]
         nib.save(full, tmp_path / f"{case.id}_poisoned.nii.gz")
-    from dataclasses import replace
-
     swapped = [replace(c, mask=str(tmp_path / f"{c.id}_poisoned.nii.gz")) if c in hidden else c for c in cases]
     poisoned = train(short, swapped, tmp_path / "poisoned", device="cpu")
     one, other = (load(r.checkpoint("last").read_bytes()) for r in (honest, poisoned))
@@ -248,6 +248,30 @@ def test_an_absent_modality_is_not_looked_at(run: Any, cases: list[Case], tmp_pa
     assert rows[0]["volume_ml"] == pytest.approx(rows[0]["voxels"] * 6.75 / 1000, abs=1e-4)
     assert len(faults) == 1
     assert "no such file" in faults[0]
+
+
+def test_files_beside_the_masks_of_volumes(run: Any, cases: list[Case], tmp_path: Path) -> None:
+    query = Query("a", dict(cases[4].images))
+    rows, faults = predict_to_folder(Predictor(run), [query], tmp_path, probability=True)
+    assert (len(rows), faults) == (1, [])
+    source = nib.load(cases[4].images["flair"])
+    share = nib.load(tmp_path / "probabilities" / "a.nii.gz")
+    for code in ("qform_code", "sform_code"):
+        assert share.header[code] == source.header[code]  # type: ignore[attr-defined]
+    assert np.array_equal(share.affine, source.affine)  # type: ignore[attr-defined]
+    with Image.open(tmp_path / "overlays" / "a.png") as overlay:
+        assert overlay.size == (SHAPE[0], SHAPE[1])
+
+
+def test_scoring_goes_on_after_a_bad_volume(run: Any, cases: list[Case], tmp_path: Path) -> None:
+    good = write(tmp_path, "good", 11)
+    cut = write(tmp_path, "cut", 12)
+    whole = Path(cut.images["t1"]).read_bytes()
+    Path(cut.images["t1"]).write_bytes(whole[: len(whole) // 2])
+    summary = evaluate(Predictor(run), [replace(c, splits={"": "outside"}) for c in (cut, good)], "outside")
+    assert summary["left_out"] == {"not readable": 1}
+    assert set(summary["faults"]) == {"cut"}
+    assert set(run.cases("outside").id) == {"good"}
 
 
 def test_shifts_move_by_millimetres() -> None:

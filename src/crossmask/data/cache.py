@@ -24,7 +24,7 @@ from crossmask.data.images import read_image
 from crossmask.data.manifest import Case
 from crossmask.data.masks import read_mask
 from crossmask.data.volumes import is_volume, part_of, read_grid
-from crossmask.errors import DataError, listed
+from crossmask.errors import CasesError, DataError
 from crossmask.files import digest, file_digest, read_json, sentence_for_write_errors, write_json
 
 VERSION = 2
@@ -88,17 +88,17 @@ class Store:
 
 
 def prepare(cases: Sequence[Case], settings: Settings, folder: str | Path, *, tick: Tick | None = None) -> Store:
-    """The store of these cases, built if it is not there yet. Every unreadable case is named, all at once."""
+    """The store of these cases, built if it is not there yet. Raises CasesError, which names every unreadable case."""
     folder = Path(folder)
-    faults: list[str] = []
+    faults: dict[str, str] = {}
     contents = []
     for case in cases:
         try:
             contents.append(content(case, settings))
         except OSError as error:
-            faults.append(f"case '{case.id}': {error.filename}: cannot be read ({error.strerror}); correct the path.")
+            faults[case.id] = f"{error.filename}: cannot be read ({error.strerror}); correct the path."
     if faults:
-        raise DataError(listed(faults))
+        raise CasesError(faults)
     kind = (settings.grid, dict(settings.modalities), settings.labels, settings.precision, dict(settings.windows))
     target = folder / digest(VERSION, *kind, contents)
     if not (target / "meta.json").is_file():
@@ -108,6 +108,22 @@ def prepare(cases: Sequence[Case], settings: Settings, folder: str | Path, *, ti
                 if not (target / "meta.json").is_file():
                     build(cases, settings, target, tick)
     return open_store(target)
+
+
+def prepare_readable(
+    cases: Sequence[Case], settings: Settings, folder: str | Path, *, tick: Tick | None = None
+) -> tuple[Store, dict[str, str]]:
+    """The store of the cases that can be read, and what is wrong with the others (id -> fault). Raises CasesError where
+    none can."""
+    faults: dict[str, str] = {}
+    while True:
+        readable = [case for case in cases if case.id not in faults]
+        if faults and not readable:
+            raise CasesError(faults)
+        try:
+            return prepare(readable, settings, folder, tick=tick), faults
+        except CasesError as error:
+            faults |= error.faults
 
 
 def content(case: Case, settings: Settings) -> tuple[Any, ...]:
@@ -148,16 +164,17 @@ def build(cases: Sequence[Case], settings: Settings, target: Path, tick: Tick | 
     if done.get("cases") != len(cases):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        counts, faults = [], []
+        counts: list[int] = []
+        faults: dict[str, str] = {}
         for case in cases:
             try:
                 counts.append(depth(case, settings))
             except DataError as error:
-                faults.append(f"case '{case.id}': {error}")
+                faults[case.id] = str(error)
         if faults:
             shutil.rmtree(part, ignore_errors=True)
-            raise DataError(listed(faults))
-        done = {"cases": len(cases), "counts": counts, "done": 0, "facts": [], "faults": []}
+            raise CasesError(faults)
+        done = {"cases": len(cases), "counts": counts, "done": 0, "facts": [], "faults": {}}
     starts = np.concatenate([[0], np.cumsum(done["counts"])]).astype(int)
     shape = (int(starts[-1]), sum(settings.modalities.values()), *settings.grid.size)
     mode = "r+" if done["done"] else "w+"
@@ -172,7 +189,7 @@ def build(cases: Sequence[Case], settings: Settings, target: Path, tick: Tick | 
             done["facts"].append(load_into(cases[place], settings, images[own], masks[own], rows[own]))
             rows[own, 0] = place
         except DataError as error:
-            done["faults"].append(f"case '{cases[place].id}': {error}")
+            done["faults"][cases[place].id] = str(error)
             done["facts"].append({})
         written += own.stop - own.start
         if written >= FLUSH_EVERY:
@@ -186,7 +203,7 @@ def build(cases: Sequence[Case], settings: Settings, target: Path, tick: Tick | 
         array.flush()
     if done["faults"]:
         shutil.rmtree(part, ignore_errors=True)
-        raise DataError(listed(done["faults"]))
+        raise CasesError(done["faults"])
     progress.unlink(missing_ok=True)
     write_json(part / "meta.json", {"ids": [c.id for c in cases], "facts": done["facts"]})
     part.rename(target)

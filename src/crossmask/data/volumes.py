@@ -388,14 +388,20 @@ def write_labels(path: str | Path, mask: np.ndarray, grid: Geometry, labels: Seq
         from crossmask.data.seg import write_seg
 
         return write_seg(path, mask, source, labels or ("background", "foreground"))
+    return write_nifti(path, mask.astype(np.uint8, copy=False), grid)
+
+
+def write_nifti(path: str | Path, values: np.ndarray, grid: Geometry) -> Path:
+    """Write values in their source's own axes, with the affine and header of a NIfTI source. Complete or absent."""
     import nibabel as nib
 
+    path, (source, _) = Path(path), part_of(grid.source)
     header = None
     if source.lower().endswith(NIFTI) and os.path.isfile(source):
         header = nifti(source).header.copy()
-        header.set_data_dtype(np.uint8)
+        header.set_data_dtype(values.dtype)
         header.set_slope_inter(1, 0)
-    image = nib.Nifti1Image(np.ascontiguousarray(mask, np.uint8), np.array(grid.affine), header)
+    image = nib.Nifti1Image(np.ascontiguousarray(values), np.array(grid.affine), header)
     with sentence_for_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{os.getpid()}.{path.name}")

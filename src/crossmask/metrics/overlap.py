@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from crossmask.errors import CallError, DataError, name_list
+from crossmask.errors import CallError, DataError
+from crossmask.metrics._classes import check_classes, check_labels, over_classes
 
 SCORES = ("dice", "iou", "precision", "recall", "specificity", "accuracy")
 OF_TRUTH = ("dice", "iou", "precision", "recall")  # what ``empty="leave-out"`` leaves out
@@ -51,18 +52,12 @@ def score(
     """
     _check_call(classes, empty)
     confusion = _confusion(np.asarray(prediction), np.asarray(truth), tuple(classes))
-    per_class = [_class_columns(confusion, k + 1, leave_out=empty == "leave-out") for k in range(len(classes))]
-    if len(classes) == 1:
-        return per_class[0]
-    columns: dict[str, float | int] = {}
-    for name, of_class in zip(classes, per_class, strict=True):
-        columns |= {f"{name}/{column}": value for column, value in of_class.items()}
-    return columns | {column: _mean([of_class[column] for of_class in per_class]) for column in SCORES}
+    each = {n: _class_columns(confusion, k + 1, leave_out=empty == "leave-out") for k, n in enumerate(classes)}
+    return over_classes(each, SCORES)
 
 
 def _check_call(classes: Sequence[str], empty: str) -> None:
-    if isinstance(classes, str) or not classes or len(set(classes)) != len(classes):
-        raise CallError(f"classes must be a list of one or more different names, not {classes!r}.")
+    check_classes(classes)
     if empty not in ("one", "leave-out"):
         raise CallError(f"empty must be 'one' or 'leave-out', not {empty!r}.")
 
@@ -76,26 +71,11 @@ def _confusion(prediction: np.ndarray, truth: np.ndarray, classes: tuple[str, ..
         )
     if truth.size == 0:
         raise DataError(f"The masks have shape {truth.shape} and so hold no pixel; there is nothing to score.")
-    _check_labels("prediction", prediction, classes)
-    _check_labels("truth", truth, classes)
+    check_labels("prediction", prediction, classes, "overlap needs")
+    check_labels("truth", truth, classes, "overlap needs")
     size = len(classes) + 1
     pairs = truth.ravel().astype(np.intp) * size + prediction.ravel().astype(np.intp, copy=False)
     return np.bincount(pairs, minlength=size * size).reshape(size, size)
-
-
-def _check_labels(side: str, labels: np.ndarray, classes: tuple[str, ...]) -> None:
-    if labels.dtype != np.bool_ and not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"The {side} holds {labels.dtype} values; overlap needs whole-number labels, "
-            "so threshold or round it first."
-        )
-    if labels.min() < 0 or labels.max() > len(classes):
-        values = np.unique(labels)
-        beyond = values[(values < 0) | (values > len(classes))]
-        raise DataError(
-            f"The {side} holds labels beyond the classes: {name_list(beyond)}; "
-            f"allowed are 0 (background) to {len(classes)} ({name_list(classes)})."
-        )
 
 
 def _class_columns(confusion: np.ndarray, label: int, *, leave_out: bool) -> dict[str, float | int]:
@@ -122,9 +102,3 @@ def _class_columns(confusion: np.ndarray, label: int, *, leave_out: bool) -> dic
 
 def _ratio(part: int, whole: int, otherwise: float) -> float:
     return part / whole if whole else otherwise
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean without NaN; NaN if nothing else is there."""
-    known = [value for value in values if value == value]
-    return sum(known) / len(known) if known else float("nan")

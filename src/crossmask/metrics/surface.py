@@ -21,7 +21,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from crossmask.errors import CallError, DataError, name_list
+from crossmask.errors import CallError, DataError
+from crossmask.metrics._classes import check_classes, check_labels, over_classes
 
 SCORES = ("hd95", "hd95_pooled", "assd", "nsd")
 PERCENTILE = 95
@@ -83,16 +84,16 @@ def score(
     _check_call(classes, tolerance_mm, empty)
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     mm = _check_grid(prediction, truth, spacing)
-    _check_labels("prediction", prediction, classes)
-    _check_labels("truth", truth, classes)
+    check_labels("prediction", prediction, classes, "surfaces need")
+    check_labels("truth", truth, classes, "surfaces need")
     failed = math.inf
     if empty == "diagonal":
         failed = math.hypot(*(n * step for n, step in zip(truth.shape, mm, strict=True)))
-    per_class = [
-        _class_columns(prediction == label, truth == label, mm, tolerance_mm, failed)
-        for label in range(1, len(classes) + 1)
-    ]
-    return _over_classes(per_class, classes)
+    each = {
+        name: _class_columns(prediction == label, truth == label, mm, tolerance_mm, failed)
+        for label, name in enumerate(classes, 1)
+    }
+    return over_classes(each, SCORES)
 
 
 def directed_distances(
@@ -116,8 +117,7 @@ def directed_distances(
 
 
 def _check_call(classes: Sequence[str], tolerance_mm: float, empty: str) -> None:
-    if isinstance(classes, str) or not classes or len(set(classes)) != len(classes):
-        raise CallError(f"classes must be a list of one or more different names, not {classes!r}.")
+    check_classes(classes)
     if not 0 <= tolerance_mm < math.inf:
         raise CallError(f"tolerance_mm must be a length of 0 mm or more, not {tolerance_mm!r}.")
     if empty not in ("count", "diagonal"):
@@ -147,21 +147,6 @@ def _check_grid(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[flo
     return mm
 
 
-def _check_labels(side: str, labels: np.ndarray, classes: Sequence[str]) -> None:
-    if labels.dtype != np.bool_ and not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"The {side} holds {labels.dtype} values; surfaces need whole-number labels, "
-            "so threshold or round it first."
-        )
-    if labels.min() < 0 or labels.max() > len(classes):
-        values = np.unique(labels)
-        beyond = values[(values < 0) | (values > len(classes))]
-        raise DataError(
-            f"The {side} holds labels beyond the classes: {name_list(beyond)}; "
-            f"allowed are 0 (background) to {len(classes)} ({name_list(classes)})."
-        )
-
-
 def _class_columns(
     prediction: np.ndarray, truth: np.ndarray, spacing: Spacing, tolerance_mm: float, failed: float
 ) -> dict[str, float | int]:
@@ -178,15 +163,6 @@ def _class_columns(
         "assd": float((ours.sum() + theirs.sum()) / (ours.size + theirs.size)),
         "nsd": _nsd(grid, masks[0], masks[1], tolerance_mm),
     }
-
-
-def _over_classes(per_class: list[dict[str, float | int]], classes: Sequence[str]) -> dict[str, float | int]:
-    if len(classes) == 1:
-        return per_class[0]
-    columns: dict[str, float | int] = {}
-    for name, of_class in zip(classes, per_class, strict=True):
-        columns |= {f"{name}/{column}": value for column, value in of_class.items()}
-    return columns | {column: _mean([of_class[column] for of_class in per_class]) for column in SCORES}
 
 
 @dataclass(frozen=True)
@@ -334,9 +310,3 @@ def _areas(spacing: Spacing) -> np.ndarray:
                 code = int(row["code"])
                 areas[code] = areas[last - code] = np.linalg.norm(normals * faces, axis=1).sum()
     return areas
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean without NaN; NaN if nothing else is there."""
-    known = [value for value in values if value == value]
-    return sum(known) / len(known) if known else math.nan
