@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossmask.errors import CallError
+from crossmask.losses import contrastive
+
+Targets = Literal["identity", "same-text", "soft", "off"]
 STRIDE = 32
 
 
@@ -122,6 +126,39 @@ def conv_norm_act(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
     return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
+def double_conv(inputs: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
+    """Two 3x3 convolutions: (B, inputs, h, w) -> (B, outputs, h, w)."""
+    return nn.Sequential(conv_norm_act(inputs, outputs), conv_norm_act(outputs, outputs), nn.Dropout2d(dropout))
+
+
+class UNetDecoder(nn.Module):
+    """U-Net's way up: a level a skip, then two levels without (stride 4 -> 2 -> 1), then 1x1.
+
+    encoder_channels, widths: of the maps, the finest (stride 4) first. ``forward``: maps -> (B, K, 4h, 4w).
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], widths: Sequence[int], classes: int, dropout: float) -> None:
+        super().__init__()
+        top = len(encoder_channels) - 1
+        same = encoder_channels[top] == widths[top]
+        self.enter = nn.Identity() if same else nn.Conv2d(encoder_channels[top], widths[top], 1)
+        self.levels = nn.ModuleList(
+            double_conv(widths[i + 1] + encoder_channels[i], widths[i], dropout) for i in range(top - 1, -1, -1)
+        )
+        half, quarter = max(widths[0] // 2, 8), max(widths[0] // 4, 8)
+        self.last = nn.ModuleList([double_conv(widths[0], half), double_conv(half, quarter)])
+        self.classify = nn.Conv2d(quarter, classes, 1)
+
+    def forward(self, maps: Sequence[Tensor], text: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
+        """text and text_mask: taken as every decoder takes them, and not looked at."""
+        x = self.enter(maps[-1])
+        for level, skip in zip(self.levels, maps[-2::-1], strict=True):
+            x = level(torch.cat([upsample(x), skip], 1))
+        for level in self.last:
+            x = level(upsample(x))
+        return self.classify(x)
 
 
 class TextProjection(nn.Module):
@@ -286,6 +323,44 @@ class PyramidSegmenter(nn.Module):
         return (logits, {"stages": maps}) if features else logits
 
 
+class Alignment(nn.Module):
+    """At each stage, pooled image and pooled words in one space, symmetric InfoNCE, mean over the stages (MCCL).
+
+    targets: which pairs belong together. 'identity': an image and its own sentence; 'same-text': the same, other images
+    of an equal sentence being left out; 'soft': by the likeness of the frozen sentence states.
+    """
+
+    def __init__(self, stages: tuple[int, ...], text_dim: int, targets: Targets, width: int = 256) -> None:
+        super().__init__()
+        self.targets = targets
+        self.image = nn.ModuleList(nn.Linear(c, width) for c in stages)
+        self.text = nn.ModuleList(nn.Linear(text_dim, width) for _ in stages)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def aims(self, pooled: Tensor, text_id: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Target weights (N, N) of the pairs (rows images, columns texts), and the pairs that count as neither."""
+        own = torch.eye(pooled.shape[0], device=pooled.device)
+        if self.targets == "identity":
+            return own, None
+        if self.targets == "same-text":
+            return own, (text_id[:, None] == text_id[None]) & (own == 0)
+        code = F.normalize(pooled.float(), dim=-1)
+        return (code @ code.T / 0.05).softmax(1), None  # soft: by the likeness of the frozen sentence states
+
+    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor, text_id: Tensor) -> Tensor:
+        """Every process computes the loss of all pairs, so that their mean gradient is that of one large batch."""
+        pooled = masked_mean(text, text_mask)
+        valid = gathered(text_mask.any(1))
+        aims, neither = self.aims(gathered(pooled), gathered(text_id))
+        scale = self.log_scale.exp().clamp(max=100.0)
+        loss = scale.new_zeros(())
+        for stage, (image, words) in zip(maps, zip(self.image, self.text, strict=True), strict=True):
+            v = F.normalize(image(stage.mean((2, 3))).float(), dim=-1)
+            t = F.normalize(words(pooled).float(), dim=-1)
+            loss = loss + contrastive(scale * gathered(v) @ gathered(t).T, aims, valid, valid, neither)
+        return loss / len(maps)
+
+
 def gathered(x: Tensor) -> Tensor:
     """The tensor of all processes: (B, ...) -> (world * B, ...), every process holding the same B.
 
@@ -301,3 +376,13 @@ def gathered(x: Tensor) -> Tensor:
     if x.requires_grad:
         parts[distributed.get_rank()] = x * world - x.detach() * (world - 1)
     return torch.cat(parts)
+
+
+def from_monai(module: str, name: str) -> Any:
+    """A part of MONAI, imported when it is first used."""
+    import importlib
+
+    try:
+        return getattr(importlib.import_module(f"monai.{module}"), name)
+    except ImportError as error:
+        raise CallError(f"this network is built on MONAI's {name}: pip install 'crossmask[monai]'.") from error

@@ -27,7 +27,7 @@ def save_state(run: Run, method: Any, optimizer: Any, state: dict[str, Any], tex
     """Everything that resuming needs, in one file. Random numbers need none: they follow from (seed, step)."""
     tensors = {f"method.{k}": v for k, v in method.state_dict().items()}
     for index, entry in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in entry.items()}
+        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in entry.items() if v is not None}
     write_tensors(run.checkpoint("last"), tensors, state, text_dim)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossmask.cli_data import AsJson, data_app, emit
 from crossmask.errors import CallError, CrossmaskError
 
 app = typer.Typer(
@@ -20,17 +20,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Segment medical images with everything known about them. Research use; not a medical device.",
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, check and make data.")
 app.add_typer(data_app, name="data")
 
 Manifest = Annotated[Path, typer.Option("--data", help="The manifest: cases.csv or .jsonl.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 debug = False
-
-
-def emit(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def tell_version(wanted: bool) -> None:
@@ -51,124 +45,6 @@ def options(
     global debug
     debug = show_traceback
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-
-
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-@data_app.command("import", context_settings={"allow_extra_args": True})
-def data_import(
-    context: typer.Context,
-    adapter: Annotated[str, typer.Argument(help="qata, brats, folder... ('crossmask list' shows all).")],
-    source: Annotated[Path, typer.Argument(help="The data set's folder.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The manifest to write.")] = Path("cases.csv"),
-) -> None:
-    """Make a manifest from a data set's own layout. Options of the adapter follow as key=value."""
-    from crossmask import rooms
-    from crossmask.data import manifest
-
-    chosen = pairs(context.args)
-    scan = rooms.door("adapter", adapter)
-    faults = rooms.option_faults(scan, chosen, where=adapter)
-    if faults:
-        raise CallError("\n".join(faults))
-    if output.suffix.lower() not in (".csv", ".jsonl"):
-        raise CallError(f"{output}: a manifest ends in .csv or .jsonl.")
-    cases = scan(source, **chosen)
-    manifest.write(output, cases)
-    groups = {c.group for c in cases if c.group}
-    print(
-        f"{output}: {len(cases)} rows, {len(groups)} groups, {sum(c.group is None for c in cases)} cases without a "
-        f"group, {sum(c.mask is None for c in cases)} without a mask, {sum(not c.texts for c in cases)} without text"
-    )
-
-
-@data_app.command("check")
-def data_check(
-    manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl.")],
-    label: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of the masks, background first.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what single files show: readable, sizes, grids, values, empty masks, labels, ids, texts."""
-    from crossmask.data.check import check
-    from crossmask.progress import Bar
-
-    with Bar("checking") as bar:
-        found = check(manifest, labels=pairs(label) if label else None, tick=bar.tick)
-    if as_json:
-        emit(found.to_dict())
-    else:
-        print(found)
-    raise typer.Exit(1 if found.faults else 0)
-
-
-@data_app.command("split")
-def data_split(
-    manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl.")],
-    folds: Annotated[int, typer.Option(help="How many folds; each patient is tested in one.")] = 5,
-    need: Annotated[str, typer.Option(help="Modalities that a case must have, such as flair,t1.")] = "",
-    rest: Annotated[str, typer.Option(help="The part of the cases that lack one.")] = "unused",
-    seed: Annotated[int, typer.Option(help="Another seed, other folds.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The manifest to write; itself if left.")
-    ] = None,
-) -> None:
-    """Add split:fold1, split:fold2... by patient, the same for the same seed."""
-    from collections import Counter
-
-    from crossmask.data import folds as dealing
-    from crossmask.data import manifest as manifests
-
-    wanted = [name.strip() for name in need.split(",") if name.strip()]
-    cases = dealing.add(manifests.read(manifest), folds, need=wanted, rest=rest, seed=seed)
-    print(manifests.write(output or manifest, cases))
-    for n in range(folds):
-        counts = Counter(c.splits[f"fold{n + 1}"] for c in cases)
-        print(f"split:fold{n + 1}: " + ", ".join(f"{count} {part}" for part, count in sorted(counts.items())))
-
-
-@data_app.command("register")
-def data_register(
-    fixed: Annotated[Path, typer.Argument(help="The scan that stays: NIfTI, or a folder of one DICOM series.")],
-    moving: Annotated[Path, typer.Argument(help="The scan that is laid onto its grid.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The aligned scan (.nii.gz); a .tfm goes beside it.")],
-    truth: Annotated[Path | None, typer.Option(help="A known transform (ITK), to tell the error of this one.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampled voxels.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Align a pair of scans rigidly and say how well: motion, residual, before and after."""
-    from crossmask.data.register import register
-
-    report = register(fixed, moving, output, truth=truth, seed=seed)
-    if as_json:
-        emit(report.to_dict())
-    else:
-        print(report)
-
-
-@data_app.command("phantom")
-def data_phantom(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
-    anatomy: Annotated[
-        Path | None, typer.Option(help="A folder of label maps: two aligned contrasts a brain instead.")
-    ] = None,
-    cases: Annotated[int, typer.Option(help="How many pictures.")] = 600,
-    size: Annotated[int, typer.Option(help="Side in pixels.")] = 128,
-    seed: Annotated[int, typer.Option(help="Another seed, another set.")] = 0,
-) -> None:
-    """Draw chest-like pictures whose sentence decides which of four lesions is the target; or, with --anatomy, two
-    aligned scans of each brain, a border faint in one being clear in the other."""
-    from crossmask.progress import Bar
-
-    with Bar("drawing") as bar:
-        if anatomy is not None:
-            from crossmask.data import phantom_brain
-
-            print(phantom_brain.make(anatomy, output, seed=seed, progress=bar.tick))
-        else:
-            from crossmask.data import phantom
-
-            print(phantom.make(output, cases=cases, size=size, seed=seed, progress=bar.tick))
 
 
 # --- train, evaluate, predict ----------------------------------------------------------------------------------------
@@ -328,20 +204,28 @@ def reproduce(
         "reproduced"
     ),
     only: Annotated[list[str] | None, typer.Option(help="A row to make; others are printed if they are there.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Images seen by each run, instead of the table's.")] = None,
+    check_paper: Annotated[
+        bool, typer.Option("--check-paper", help="Only say whether the printed numbers fit their own formulas.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Make a published comparison: train or reuse each row's runs, score them once, print them with intervals."""
     from crossmask.data import manifest
-    from crossmask.reproduce import load
     from crossmask.reproduce import reproduce as make_table
+    from crossmask.table import load
 
-    load(table)  # a wrong name is told first
+    chosen = load(table)  # a wrong name is told first
+    if check_paper:
+        from crossmask.paper_check import check
+
+        print(check(chosen))
+        return
     if data is None:
         raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
     cases = manifest.read(data)
-    print(
-        make_table(table, cases, output, overrides=overrides or [], only=only or [], device=device, manifest=str(data))
-    )
+    more = [*(overrides or []), *([f"train.images={budget}"] if budget is not None else [])]
+    print(make_table(table, cases, output, overrides=more, only=only or [], device=device, manifest=str(data)))
 
 
 @app.command()
@@ -396,18 +280,6 @@ def doctor(as_json: AsJson = False) -> None:
         for finding in findings:
             print(f"[{finding['state']:4}] {finding['what']}: {finding['detail']}")
     raise typer.Exit(1 if any(f["state"] == "bad" for f in findings) else 0)
-
-
-def pairs(arguments: list[str]) -> dict[str, Any]:
-    import yaml
-
-    chosen = {}
-    for argument in arguments:
-        key, equals, value = argument.lstrip("-").partition("=")
-        if not equals:
-            raise CallError(f"'{argument}' is no option; write key=value.")
-        chosen[key.replace("-", "_")] = yaml.safe_load(value)
-    return chosen
 
 
 def main() -> None:

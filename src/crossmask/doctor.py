@@ -35,6 +35,7 @@ EXTRAS = {
     "timm": "image encoders timm:<name>",
     "tensorboard": "curves in TensorBoard",
     "pylibjpeg": "JPEG-compressed DICOM files",
+    "monai": "the networks unetpp and swinunet, evaluate.window",
 }
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
 OTHER_BUILD = "torchvision is of another build than torch; uninstall it or install both from one index"

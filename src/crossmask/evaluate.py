@@ -9,10 +9,11 @@ last iterate beside the chosen one. Per-case counts go into ``scores/<split>.csv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from crossmask import scoring, statistics
+from crossmask import gates, scoring, statistics, strata
 from crossmask.core import rng
 from crossmask.data import manifest as manifests
 from crossmask.data import sides
@@ -64,6 +65,7 @@ def evaluate(
         raise CallError("shifts are for volumes of several modalities; these cases are pictures.")
     variants |= {f"{SHIFT}{mm:g} mm": [a and Ask(a.text, shift_mm=mm) for a in variants["right"]] for mm in shifts}
     predictor.learn([ask.text for row in variants.values() for ask in row if ask is not None], keep=True)
+    chosen = replace(chosen, facts=strata.facts(predictor, chosen, store, variants["right"]))
     last = last_iterate(predictor)
     total = sum(sum(ask is not None for ask in row) for row in variants.values())
     with Bar("scoring", total=total + (len(chosen.cases) if last else 0)) as bar:
@@ -74,6 +76,8 @@ def evaluate(
         chosen = chosen.without(chosen.faults)
     summary = summarise(predictor, chosen, rows, split, seed)
     summary["manifest"] = {"hash": manifests.fingerprint(cases), "trained_on": predictor.manifest["hash"]}
+    gated = store is not None and getattr(predictor.method.answering, "gated", False)
+    summary["gate"] = gates.pictures(predictor, chosen, store, rows, split) if gated and store is not None else []
     summary["examples"] = examples(predictor, chosen, store, rows, split)
     predictor.run.write_scores(split, rows, summary)
     return summary
@@ -188,6 +192,7 @@ def summarise(
         return {name: value.to_dict() for name, value in found.items()} | lengths | {"cases": len(frame)}
 
     right = told[told.variant == "right"]
+    everyone = table[table.variant == "right"]
     headline = estimates(right)
     summary: dict[str, Any] = {
         "split": split,
@@ -208,6 +213,8 @@ def summarise(
         "text_use": {},
         "modalities": {},
         "last": None,
+        "strata": strata.summarise(everyone, seed=seed),
+        "text_share": strata.share_summary(right, seed=seed) if reads else None,
     }
     for name in dict.fromkeys(told.variant):
         if name == "right":

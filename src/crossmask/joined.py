@@ -85,7 +85,7 @@ def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any, leave_out: boo
         processes=accelerator.num_processes,
     )
     if accelerator.is_main_process:
-        tell(recipe, store, split, table, silent, allowed, wording)
+        tell(recipe, store, split, table, silent, allowed, loader.placeless, wording)
     chosen = np.flatnonzero(part == splits.SELECTION)
     return Joined(recipe, store, split, loader, chosen, table.width if table else None)
 
@@ -134,6 +134,7 @@ def tell(
     table: Any,
     silent: np.ndarray,
     allowed: np.ndarray,
+    placeless: np.ndarray,
     wording: Any,
 ) -> None:
     """Say once what was changed, cut or not known."""
@@ -161,6 +162,8 @@ def tell(
         notice(f"{len(table.truncated)} sentences (with their turned forms) were cut at text.max_length tokens")
     if wording is not None and silent.any():
         notice(f"{int(silent.sum())} of {len(silent)} cases have no sentence")
+    if recipe.data.augment.eighths and not placeless.all():
+        notice(f"{int((~placeless).sum())} cases are not turned by eighths: their sentences name a side or a place")
     stuck = int((~allowed[:, 1]).sum())
     if stuck:
         notice(f"{stuck} cases are never mirrored: their sentences name a side of unknown convention")

@@ -166,6 +166,24 @@ class Predictor:
         weight = (0.5 * follows).view(-1, *[1] * (straight.ndim - 1))
         return straight * (1 - weight) + mirrored * weight
 
+    @torch.inference_mode()
+    def text_share(
+        self,
+        image: Tensor,
+        sentences: Sequence[str | None],
+        *,
+        present: Tensor | None = None,
+        conventions: Sequence[str] | None = None,
+    ) -> Tensor:
+        """Of a network with a gate between image and words: the words' share (B, H, W) on the model's grid, of the
+        picture as it is (neither mirrored nor zoomed)."""
+        network = self.method.answering
+        image = image.to(self.device, memory_format=torch.channels_last)
+        text, text_mask = self.words(sentences)
+        with autocast(self.recipe, self.device):
+            _, features = network(image, text, text_mask, present, features=True)
+        return network.text_share(features, (image.shape[-2], image.shape[-1])).float()
+
     def _answer(
         self, image: Tensor, sentences: Sequence[str | None], present: Tensor | None, branch: int | None
     ) -> Tensor:

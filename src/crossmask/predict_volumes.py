@@ -149,7 +149,9 @@ def in_windows(answer: Callable[[Tensor], Tensor], pictures: Tensor, size: tuple
     try:
         from monai.inferers import sliding_window_inference
     except ImportError as error:
-        raise CallError("evaluate.window needs MONAI: pip install monai, or say evaluate.window=false.") from error
+        raise CallError(
+            "evaluate.window needs MONAI: pip install 'crossmask[monai]', or say evaluate.window=false."
+        ) from error
 
     def with_channel(windows: Tensor) -> Tensor:
         share = answer(windows)

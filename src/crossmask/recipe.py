@@ -67,6 +67,8 @@ class Train(Section):
     warmup: float = Field(0.02, ge=0, le=1)  # share of the run
     encoder_lr: float = Field(1.0, gt=0)  # the pretrained encoder's rate, relative to lr
     weight_decay: float = Field(0.01, ge=0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1)  # of SGD
     clip: float = Field(1.0, gt=0)  # largest gradient norm
     accumulate: int = Field(1, ge=1)  # batches a step
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -88,6 +90,8 @@ class Evaluate(Section):
     zooms: list[Annotated[float, Field(ge=0.25, le=4)]] = Field(default=[1.0], min_length=1)
     batch: int = Field(32, ge=1)  # pictures, or slices of a volume, at once
     window: bool = False  # volumes: slices at training's pixel size, in overlapping windows of the grid
+    # Kinds of case that are scored apart: border_contrast, size, or columns of the manifest (diagnosis).
+    strata: list[str] = []
     regions: dict[str, list[str]] | None = None  # name -> data.labels that it unites (BraTS: whole, core, enhancing)
 
 
@@ -260,10 +264,10 @@ def smoke(recipe: Recipe) -> Recipe:
     options = rooms.options(rooms.door("network", recipe.model["network"]))
     if "weights" in options:
         plain["model"]["weights"] = "none"
-    if "width" in options and str(recipe.model.get("encoder", "")).startswith("resnet"):
+    if "width" in options and ("encoder" not in options or str(recipe.model.get("encoder")).startswith("resnet")):
         plain["model"]["width"] = 8
     plain["data"] |= {"labels": None, "windows": {}, "context": 0}
-    plain["evaluate"] |= {"regions": None}
+    plain["evaluate"] |= {"regions": None, "strata": []}
     plain["train"] |= {"images": 8, "batch": 4, "accumulate": 1, "validate_every": None, "init": None, "teacher": None}
     if recipe.train.unlabelled:
         plain["data"]["labelled"] = 0.5

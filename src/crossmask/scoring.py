@@ -42,6 +42,7 @@ class Chosen:
     shared: list[bool]  # whether the case's group is in train
     left_out: dict[str, int]  # reason -> cases
     faults: dict[str, str] = field(default_factory=dict)  # id -> why it could not be scored
+    facts: Sequence[Mapping[str, Any]] = ()  # further columns of each case
 
     @property
     def volumes(self) -> bool:
@@ -56,6 +57,7 @@ class Chosen:
             self,
             cases=[self.cases[place] for place in kept],
             shared=[self.shared[place] for place in kept],
+            facts=[self.facts[place] for place in kept] if self.facts else (),
             faults=self.faults | dict(faults),
         )
 
@@ -81,6 +83,7 @@ def rows_of(
             "group_in_train": chosen.shared[i],
             "text": ask.text or "",
         } | {k: round(v, 6) if isinstance(v, float) else v for k, v in scores.items()}
+        found[name][i] |= chosen.facts[i] if chosen.facts else {}
         bar.update(done)
     return [row for rows in found.values() for row in rows if row is not None]
 

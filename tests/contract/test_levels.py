@@ -43,7 +43,7 @@ RULES: dict[str, Rule] = {
     "progress": Rule(("errors",), ("torch",), LOW),
     # 1
     "losses": Rule(("errors",)),
-    "blocks": Rule(("errors",)),
+    "blocks": Rule(("errors", "losses")),
     "efficientnet_lite": Rule(("errors",)),
     "encoders": Rule(("errors", "rooms", "files", "efficientnet_lite")),
     "metrics": Rule(("core", "errors", "files", "metrics"), ("torch",), MEASURE),
@@ -62,14 +62,21 @@ RULES: dict[str, Rule] = {
     "predict_volumes": Rule((*ZERO, *ONE, *TWO)),
     "predict_folder": Rule((*ZERO, *ONE, *TWO, "predict", "predict_volumes")),
     "scoring": Rule((*ZERO, *ONE, *TWO, "predict", "predict_volumes")),
-    "evaluate": Rule((*ZERO, *ONE, *TWO, "predict", "scoring")),
+    "strata": Rule((*ZERO, *ONE, *TWO, "predict", "scoring")),
+    "gates": Rule((*ZERO, *ONE, *TWO, "predict", "scoring")),
+    "evaluate": Rule((*ZERO, *ONE, *TWO, "predict", "scoring", "strata", "gates")),
     "joined": Rule((*ZERO, "data", "text", "run", "recipe", "parts")),
     "selection": Rule((*ZERO, *ONE, *TWO, "predict", "joined")),
     "train": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "joined", "selection")),
     "report": Rule(("report", "core", "run", "metrics", "statistics", "errors", "files"), ("torch",)),
-    "reproduce": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "report")),
+    "table": Rule((*ZERO, "run", "recipe"), ("torch",)),
+    "comparison": Rule((*ZERO, "metrics", "statistics", "run", "table"), ("torch",)),
+    "figures": Rule((*ZERO, *ONE, *TWO, "predict", "table")),
+    "paper_check": Rule(("table",), ("torch",)),
+    "reproduce": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures")),
     "doctor": Rule(ZERO, ("torch", "transformers", "pandas")),  # it looks at them from a process of its own
     "cli": Rule(("",)),
+    "cli_data": Rule(("data", "rooms", "progress", "errors")),
     "__init__": Rule(("",), ("torch",), frozenset()),  # the package's face: inside functions
     "__main__": Rule(("",)),
 }

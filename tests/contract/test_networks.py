@@ -14,7 +14,10 @@ from crossmask import rooms
 from crossmask.losses import cross_entropy, dice_loss
 
 NAMES = rooms.names("network")
-IMAGE_ONLY = {"unet": "the comparator without words", "dual-branch": "two scans, no words"}
+IMAGE_ONLY = {
+    "dual-branch": "two scans, no words",
+    **dict.fromkeys(("unet", "unetpp", "transunet", "swinunet"), "a comparator without words"),
+}
 WITHOUT_GRADIENT: dict[tuple[str, str], str] = {}  # (network, weight): why it may get none
 WIDTH = 12
 FORMS = [(channels, classes) for channels in ((1,), (1, 2)) for classes in (1, 3)]
@@ -27,6 +30,8 @@ def make(name: str, channels=(1, 2), classes=3, text_dim: int | None = WIDTH, se
     door = rooms.door("network", name)
     if "encoder" in rooms.options(door):
         options = {"encoder": "tiny", "weights": "none", **options}
+    elif "width" in rooms.options(door):
+        options = {"width": 8, **options}
     torch.manual_seed(seed)
     return door(channels=channels, classes=classes, text_dim=text_dim, **options)
 

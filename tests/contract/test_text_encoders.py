@@ -155,6 +155,8 @@ def test_overflow_counts_the_lost_tokens(name, make):
     (full,) = whole.encode([sentence])
     cut = make(name, max_length=10)
     assert cut.overflow(sentence) == len(full) - 10
+    assert len(whole.tokens(sentence)) == len(full)  # one a state
+    assert len(cut.tokens(sentence)) == 10
     (state,) = cut.encode([sentence])
     assert len(state) == 10
 

@@ -235,7 +235,7 @@ PROCESS = """
 import os, sys, warnings
 import torch
 import torch.distributed as dist
-from crossmask.models.hcfnet import Alignment
+from crossmask.blocks import Alignment
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)

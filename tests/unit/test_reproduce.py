@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
+from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
+from crossmask.comparison import gather
 from crossmask.data import manifest, phantom
-from crossmask.errors import CallError
+from crossmask.errors import CallError, DataError
 from crossmask.run import Run
+from crossmask.table import load
 
 TINY = {
     "data": {"size": 64, "modalities": {"image": 1}, "selection": 0.2, "labelled": 0.4},
@@ -42,6 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list]:
         "scores": ["dice_mean", "dice_pooled"],
         "compare": {"column": "dice", "with": "alone"},
         "rows": ROWS,
+        "figure": {"cases": 3, "rows": ["with a teacher", "alone"]},
     }
     (folder / "table.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
     cases = manifest.read(phantom.make(folder / "phantom", cases=30, size=64))
@@ -62,6 +70,42 @@ def test_a_table_is_made_once_and_reused(made: tuple) -> None:
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out} == before
 
 
+def test_the_figure_shows_the_same_cases(made: tuple) -> None:
+    path, out, cases = made
+    tables.reproduce(str(path), cases, out, device="cpu")
+    with Image.open(out / "table.png") as picture:
+        assert picture.width > 400  # the truth and two rows
+        assert picture.height > 400
+
+
+def test_a_table_without_its_data_says_what_is_missing(made: tuple) -> None:
+    _, out, cases = made
+    with pytest.raises(DataError, match=r"cmgnet-table2 cannot be made .*Missing is ISIC 2018: .*data import isic2018"):
+        tables.reproduce("cmgnet-table2", cases, out, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "broken", "total"), [("1", 5, 5), ("2", 5, 5), ("3", 6, 6)])
+def test_the_papers_tables_contradict_themselves(name: str, broken: int, total: int) -> None:
+    text = paper_check.check(load(f"cmgnet-table{name}"))
+    assert f"{broken} of {total} rows contradict themselves" in text
+    if name == "1":
+        assert text.count("one quantity and differ") == total
+        assert text.count("is above recall") == total
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=30))
+def test_numbers_that_follow_the_formulas_are_no_contradiction(counts: list[tuple[int, int, int]]) -> None:
+    tp, fp, fn = np.array(counts, float).T
+    scores = {
+        "IoU": tp / (tp + fp + fn),
+        "Dice": 2 * tp / (2 * tp + fp + fn),
+        "Precision": tp / (tp + fp),
+        "Recall": tp / (tp + fn),
+    }
+    printed = {name: round(float(values.mean()), 2) for name, values in scores.items()}
+    assert paper_check.contradictions(printed | {"F1": printed["Dice"]}) == []
+
+
 def test_what_stopped_is_taken_up(made: tuple) -> None:
     path, out, cases = made
     text = tables.reproduce(str(path), cases, out, device="cpu")
@@ -76,8 +120,8 @@ def test_what_stopped_is_taken_up(made: tuple) -> None:
 def test_numbers_are_those_of_the_runs(made: tuple) -> None:
     path, out, cases = made
     tables.reproduce(str(path), cases, out, device="cpu")
-    table = tables.load(str(path))
-    result = tables.gather(table, out)["rows"]
+    table = load(str(path))
+    result = gather(table, out)["rows"]
     runs = [Run(out / f"with-a-teacher-seed{seed}") for seed in (0, 1)]
     means = [run.cases("test").query("variant == 'right'").dice.mean() for run in runs]
     one = result["with a teacher"]
@@ -99,14 +143,14 @@ def test_another_recipe_in_the_folder_is_refused(made: tuple) -> None:
 def test_unknown_tables_and_rows_are_named(made: tuple) -> None:
     path, out, cases = made
     with pytest.raises(CallError, match="did you mean 'semi-cml-table'"):
-        tables.load("semi-cml-tabel")
+        load("semi-cml-tabel")
     with pytest.raises(CallError, match="no row 'nobody'"):
         tables.reproduce(str(path), cases, out, only=["nobody"], device="cpu")
 
 
 @pytest.mark.parametrize("name", sorted(recipes.shipped("tables")))
 def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Path) -> None:
-    table = tables.load(name)
+    table = load(name)
     work = tables.Work(table, [], tmp_path, (), "cpu", "")
     budget = tables.recipe_of(work, table.rows[0], {}, 0, "").train.images
     for row in table.rows:

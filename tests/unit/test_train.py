@@ -61,13 +61,15 @@ def test_same_seed_same_weights_other_seed_other(tiny_recipe: Path, cases: list,
     )
 
 
+@pytest.mark.parametrize("more", [[], ["train.optimizer=sgd", "train.lr=0.01"]], ids=["adamw", "sgd"])
 def test_stopped_and_resumed_equals_straight(
-    tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    more: list[str], tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that dies after a saved step goes on to the same weights, scores and log."""
     from crossmask import train as loop
 
-    chosen = recipe.load(tiny_recipe)
+    chosen = recipe.load(tiny_recipe, more)
+    straight = train(chosen, cases, tmp_path / "straight", device="cpu") if more else Run(trained)
     calls = 0
     original = loop.refuse_nonfinite
 
@@ -83,7 +85,6 @@ def test_stopped_and_resumed_equals_straight(
         train(chosen, cases, tmp_path / "run", device="cpu")
     monkeypatch.undo()
     run = train(chosen, cases, tmp_path / "run", device="cpu", resume=True)
-    straight = Run(trained)
     assert_same(weights(run), weights(straight))
     assert_same(weights(run, "best"), weights(straight, "best"))
     assert losses(run) == losses(straight)

@@ -1,12 +1,13 @@
-"""Folds: split columns in which every patient is tested once."""
+"""Split columns for a manifest: folds, in which every patient is tested once, and parts of given shares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from crossmask.data.manifest import Case
-from crossmask.data.split import UNUSED, shuffled, unit
+from crossmask.data.near import joined
+from crossmask.data.split import UNUSED, draw, shuffled, unit
 from crossmask.errors import CallError, DataError
 
 
@@ -14,8 +15,7 @@ def add(
     cases: Sequence[Case], count: int, *, need: Sequence[str] = (), rest: str = UNUSED, seed: int = 0
 ) -> list[Case]:
     """The cases with columns ``split:fold1`` ... ``split:fold<count>``: test for one share of the patients, train for
-    the
-    others. Same seed, same folds.
+    the others. Same seed, same folds.
 
     need: modalities that a case must have (and a mask) to take part; the other cases are put into the part ``rest``.
     Raises DataError if there are fewer patients than folds.
@@ -39,3 +39,27 @@ def add(
         columns = {f"fold{n + 1}": rest if own is None else "test" if own == n else "train" for n in range(count)}
         found.append(replace(case, splits={**case.splits, **columns}))
     return found
+
+
+def parts(
+    cases: Sequence[Case],
+    shares: Mapping[str, float],
+    *,
+    name: str = "",
+    together: Sequence[Sequence[str]] = (),
+    seed: int = 0,
+) -> list[Case]:
+    """The cases with a column ``split`` (``split:<name>``): each patient in one part, the shares met as nearly as whole
+    patients allow. together: ids that stay in one part although no group says so (near-duplicates)."""
+    if not shares or any(not share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
+        told = ",".join(f"{part}={share:g}" for part, share in shares.items())
+        raise CallError(
+            f"--parts {told}: the shares must be positive and add up to 1, as in train=0.7,valid=0.1,test=0.2."
+        )
+    place = {case.id: n for n, case in enumerate(cases)}
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(case.group, n), n) for n, case in enumerate(cases) if case.group]
+    pairs += [(place[ids[0]], place[other]) for ids in together for other in ids[1:]]
+    units = joined(len(cases), pairs)
+    drawn = draw([replace(c, group=str(u)) for c, u in zip(cases, units, strict=True)], shares, seed)
+    return [replace(case, splits={**case.splits, name: drawn[case.id]}) for case in cases]

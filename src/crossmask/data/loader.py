@@ -100,6 +100,7 @@ class Loader:
     ) -> None:
         self.store, self.rows, self.unlabelled_rows = store, np.asarray(rows), np.asarray(unlabelled_rows, int)
         self.words, self.sentences, self.allowed = words, sentences, allowed
+        self.placeless = (sentences == sentences[:, :1]).all(1) & allowed.all(1)  # the same in every turn
         self.augment, self.strong, self.seed = augment, strong or augment, seed
         self.batch_size, self.unlabelled, self.context = batch, unlabelled, context
         self.text_dropout, self.modality_dropout = text_dropout, modality_dropout
@@ -124,7 +125,7 @@ class Loader:
         generator = rng(self.seed, "batch" if name == "order" else f"batch {name}", step)
         rows = self.chosen(step, name)
         case = self.store.case[rows]
-        drawn_all = draw(generator, self.allowed[case], self.augment)
+        drawn_all = draw(generator, self.allowed[case], self.augment, self.placeless[case])
         silent = generator.random(len(rows)) < self.text_dropout
         modalities = self.store.present.shape[1]
         absent = generator.random((len(rows), modalities)) < self.modality_dropout

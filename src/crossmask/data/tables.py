@@ -125,7 +125,7 @@ def read_table(path: str | Path) -> Table:
         return _jsonl(path)
     if suffix not in TABLE_SUFFIXES:
         raise DataError(f"{path}: is not a table that can be read; save it as {name_list(TABLE_SUFFIXES)}.")
-    lines = list(_sheet(path) if suffix == ".xlsx" else _separated(path, "\t" if suffix == ".tsv" else None))
+    lines = list(sheet_lines(path) if suffix == ".xlsx" else _separated(path, "\t" if suffix == ".tsv" else None))
     filled = [(number, values) for number, values in lines if any(values)]
     if not filled:
         return Table(path, (), ())
@@ -155,7 +155,7 @@ def _text(value: Any) -> str:
     return re.sub(r"\s*[\r\n\t\v\f\x00]+\s*", " ", str(value)).strip()
 
 
-def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
+def sheet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     import zipfile
 
     import openpyxl

@@ -30,6 +30,9 @@ class Augment:
     contrast: float = 0.2  # relative, at most
     gamma: float = 0.2  # log2 of the exponent, at most
     noise: float = 0.02  # standard deviation, at most, of the range
+    eighths: bool = False  # also turned by a multiple of 45 degrees
+    blur: float = 0.0  # standard deviation of a Gaussian blur, of the side; in a third of the pictures
+    colour_shift: float = 0.0  # of each channel, at most, of the range; in another third
     cutout: float = 0.0  # side of a square that is blanked, at most, of the side (strong views only)
 
 
@@ -46,6 +49,8 @@ class Draw:
     contrast: np.ndarray
     gamma: np.ndarray
     noise: np.ndarray
+    blur: np.ndarray  # standard deviation, of the picture's side; one value or 0
+    colour_shift: np.ndarray  # (B, 3), of the range
     cutout: np.ndarray  # (B, 3): centre row, centre column, side; of the picture's side
 
     @property
@@ -54,8 +59,11 @@ class Draw:
         return self.mirror.astype(int) + 2 * self.upside_down.astype(int)
 
 
-def draw(generator: np.random.Generator, allowed: np.ndarray, strength: Augment) -> Draw:
-    """allowed: (B, 4) bool, which of ``sides.TURNS`` each case's sentence can follow."""
+def draw(
+    generator: np.random.Generator, allowed: np.ndarray, strength: Augment, placeless: np.ndarray | None = None
+) -> Draw:
+    """allowed: (B, 4) bool, which of ``sides.TURNS`` each case's sentence can follow. placeless: (B,) bool, whose
+    sentence names no side and no place, so that it follows any turn (None: all)."""
     count = len(allowed)
     mirror = generator.random(count) < strength.mirror
     upside_down = generator.random(count) < strength.upside_down
@@ -66,18 +74,46 @@ def draw(generator: np.random.Generator, allowed: np.ndarray, strength: Augment)
     def spread(amount: float, *more: int) -> np.ndarray:
         return generator.uniform(-amount, amount, (count, *more)).astype(np.float32)
 
+    eighth = 45.0 * generator.integers(8, size=count) if strength.eighths else np.zeros(count)
+    if placeless is not None:
+        eighth = eighth * placeless
     return Draw(
         mirror=mirror,
         upside_down=upside_down,
-        angle=np.radians(spread(strength.rotate)),
+        angle=np.radians(spread(strength.rotate) + eighth).astype(np.float32),
         zoom=1 + spread(strength.zoom),
         shift=2 * spread(strength.shift, 2),
         brightness=spread(strength.brightness),
         contrast=1 + spread(strength.contrast),
         gamma=np.exp2(spread(strength.gamma)),
         noise=np.abs(spread(strength.noise)),
+        **tinted(generator, count, strength),
         cutout=squares(generator, count, strength.cutout),
     )
+
+
+def tinted(generator: np.random.Generator, count: int, strength: Augment) -> dict[str, np.ndarray]:
+    """Which pictures are blurred and which have their colours shifted; nothing is drawn where neither may be."""
+    if not strength.blur and not strength.colour_shift:
+        return {"blur": np.zeros(count, np.float32), "colour_shift": np.zeros((count, 3), np.float32)}
+    kind = generator.integers(3, size=count)
+    shift = generator.uniform(-strength.colour_shift, strength.colour_shift, (count, 3)).astype(np.float32)
+    return {"blur": np.float32(strength.blur) * (kind == 1), "colour_shift": shift * (kind == 2)[:, None]}
+
+
+def blurred(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W), sigma as a share of the height, the edge repeated."""
+    import torch
+    import torch.nn.functional as F
+
+    pixels = sigma * image.shape[-2]
+    reach = max(1, round(3 * pixels))
+    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=image.device) / pixels) ** 2)
+    bell = (bell / bell.sum()).to(image.dtype)
+    flat = image.flatten(0, 1)[:, None]
+    flat = F.pad(flat, (reach,) * 4, mode="replicate")
+    flat = F.conv2d(F.conv2d(flat, bell.view(1, 1, -1, 1)), bell.view(1, 1, 1, -1))
+    return flat.view(image.shape)
 
 
 def squares(generator: np.random.Generator, count: int, side: float) -> np.ndarray:
@@ -121,6 +157,11 @@ def intensity(image: Tensor, drawn: Draw, seed: int) -> Tensor:
 
     image = ((image - 0.5) * each(drawn.contrast) + 0.5 + each(drawn.brightness)).clamp(0, 1)
     image = image.clamp_min(1e-4).pow(each(drawn.gamma))
+    if drawn.colour_shift.any():
+        shift = torch.from_numpy(drawn.colour_shift[:, : image.shape[1]]).to(image.device)
+        image = image + torch.nn.functional.pad(shift, (0, image.shape[1] - shift.shape[1]))[:, :, None, None]
+    if drawn.blur.any():
+        image = torch.where((each(drawn.blur) > 0), blurred(image, float(drawn.blur.max())), image)
     if drawn.noise.any():
         source = torch.Generator(image.device).manual_seed(seed)
         noise = torch.randn(image.shape, generator=source, device=image.device)

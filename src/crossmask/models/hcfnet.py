@@ -15,7 +15,6 @@ sentences instead would change nothing: their frozen states are equal, so the lo
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
@@ -25,20 +24,18 @@ from torch import Tensor, nn
 
 from crossmask import encoders
 from crossmask.blocks import (
+    Alignment,
     Attention,
     GuidedDecoder,
     JoinSkip,
     NonLocalFusion,
     NoText,
     PyramidSegmenter,
+    Targets,
     TextProjection,
-    gathered,
     masked_mean,
     position_code,
 )
-from crossmask.losses import contrastive
-
-Targets = Literal["identity", "same-text", "soft", "off"]
 
 
 def zero(layer: nn.Linear | nn.Conv2d) -> None:
@@ -124,40 +121,6 @@ class HybridLayer(nn.Module):
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, skip: Tensor) -> Tensor:
         fused = [part(x, text, text_mask) for part in (self.non_local, self.local) if part is not None]
         return self.dropout(self.fuse(fused or [x], skip))
-
-
-class Alignment(nn.Module):
-    """MCCL: at each stage, pooled image and pooled words in one space, symmetric InfoNCE, mean over the stages."""
-
-    def __init__(self, stages: tuple[int, ...], text_dim: int, targets: Targets, width: int = 256) -> None:
-        super().__init__()
-        self.targets = targets
-        self.image = nn.ModuleList(nn.Linear(c, width) for c in stages)
-        self.text = nn.ModuleList(nn.Linear(text_dim, width) for _ in stages)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def aims(self, pooled: Tensor, text_id: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Target weights (N, N) of the pairs (rows images, columns texts), and the pairs that count as neither."""
-        own = torch.eye(pooled.shape[0], device=pooled.device)
-        if self.targets == "identity":
-            return own, None
-        if self.targets == "same-text":
-            return own, (text_id[:, None] == text_id[None]) & (own == 0)
-        code = F.normalize(pooled.float(), dim=-1)
-        return (code @ code.T / 0.05).softmax(1), None  # soft: by the likeness of the frozen sentence states
-
-    def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor, text_id: Tensor) -> Tensor:
-        """Every process computes the loss of all pairs, so that their mean gradient is that of one large batch."""
-        pooled = masked_mean(text, text_mask)
-        valid = gathered(text_mask.any(1))
-        aims, neither = self.aims(gathered(pooled), gathered(text_id))
-        scale = self.log_scale.exp().clamp(max=100.0)
-        loss = scale.new_zeros(())
-        for stage, (image, words) in zip(maps, zip(self.image, self.text, strict=True), strict=True):
-            v = F.normalize(image(stage.mean((2, 3))).float(), dim=-1)
-            t = F.normalize(words(pooled).float(), dim=-1)
-            loss = loss + contrastive(scale * gathered(v) @ gathered(t).T, aims, valid, valid, neither)
-        return loss / len(maps)
 
 
 class HCFNet(PyramidSegmenter):

@@ -14,40 +14,10 @@ border weights, which are no part of a network.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crossmask import encoders
-from crossmask.blocks import PyramidSegmenter, conv_norm_act, upsample
-
-
-def pair(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
-    """Two 3x3 convolutions: (B, inputs, h, w) -> (B, outputs, h, w)."""
-    return nn.Sequential(conv_norm_act(inputs, outputs), conv_norm_act(outputs, outputs), nn.Dropout2d(dropout))
-
-
-class Decoder(nn.Module):
-    """Three levels with skips (strides 32 -> 16 -> 8 -> 4), two without (4 -> 2 -> 1), then 1x1."""
-
-    def __init__(
-        self, encoder_channels: tuple[int, ...], widths: tuple[int, ...], classes: int, dropout: float
-    ) -> None:
-        super().__init__()
-        top = encoder_channels[3]
-        self.enter = nn.Identity() if top == widths[3] else nn.Conv2d(top, widths[3], 1)
-        self.levels = nn.ModuleList(pair(widths[i + 1] + encoder_channels[i], widths[i], dropout) for i in (2, 1, 0))
-        half, quarter = max(widths[0] // 2, 8), max(widths[0] // 4, 8)
-        self.last = nn.ModuleList([pair(widths[0], half, 0.0), pair(half, quarter, 0.0)])
-        self.classify = nn.Conv2d(quarter, classes, 1)
-
-    def forward(self, maps: list[Tensor], text: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
-        """text and text_mask: taken as every decoder takes them, and not looked at."""
-        x = self.enter(maps[3])
-        for level, skip in zip(self.levels, maps[2::-1], strict=True):
-            x = level(torch.cat([upsample(x), skip], 1))
-        for level in self.last:
-            x = level(upsample(x))
-        return self.classify(x)
+from crossmask.blocks import PyramidSegmenter, UNetDecoder
 
 
 def build(
@@ -66,7 +36,7 @@ def build(
     pyramid = encoders.build(encoder, channels=sum(channels), weights=weights, width=width)
     return PyramidSegmenter(
         pyramid,
-        Decoder(pyramid.channels, tuple(decoder or pyramid.channels), classes, dropout),
+        UNetDecoder(pyramid.channels, tuple(decoder or pyramid.channels), classes, dropout),
         channels=channels,
         uses_text=False,
     )

@@ -29,6 +29,7 @@ from crossmask.report.sentences import (
     numeric,
     same_manifest,
     scored_sentence,
+    share_sentence,
     spread_text,
     unit_sentence,
     value_text,
@@ -100,7 +101,8 @@ def facts(run: Run) -> dict[str, Any]:
         "learnt": learnt_sentence(manifest, recipe),
         "curves": curves(run, recipe, selection),
         "distribution": distribution(run, recipe, splits[0], main) if main else None,
-        "pictures": pictures(run, main) if main else [],
+        "pictures": pictures(run, main.get("examples")) if main else [],
+        "gate": pictures(run, main.get("gate")) if main else [],
         "legend": legend(recipe),
         "manifest": manifest,
         "same_manifest": same_manifest(main),
@@ -150,6 +152,8 @@ def split_facts(run: Run, recipe: Json, split: str, summary: Json, drawn: bool =
             "modality_chart": modality_chart(summary) if drawn and groups else "",
             "scores": scores_table(columns),
             "classes": class_rows(right),
+            "strata": summary.get("strata") or {},
+            "share": share_sentence(summary),
             "scored": scored_sentence(summary, recipe),
             "part": "Region" if (recipe.get("evaluate") or {}).get("regions") else "Class",
             "distances": distances.tables(columns),
@@ -249,13 +253,14 @@ def truth_sizes(rows: Any, recipe: Json) -> tuple[np.ndarray, str]:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def pictures(run: Run, summary: Json) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(best | median | worst, its pictures) of the headline's part."""
+def pictures(run: Run, told: Sequence[Json] | None) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(best | median | worst, its pictures) of the headline's part; those of the gate are of one kind."""
     folder = (run.folder / "scores").resolve()
     kinds: dict[str, list[dict[str, Any]]] = {}
-    for example in summary.get("examples") or []:
+    for example in told or []:
         path = (folder / str(example.get("file", ""))).resolve()
-        data = picture(path) if path.is_relative_to(folder) else None
+        wide = "words" in example
+        data = picture(path, 2 * PICTURE_SIDE if wide else PICTURE_SIDE) if path.is_relative_to(folder) else None
         dice = example.get("dice")
         kinds.setdefault(str(example.get("kind", "examples")), []).append(
             {
@@ -268,16 +273,16 @@ def pictures(run: Run, summary: Json) -> list[tuple[str, list[dict[str, Any]]]]:
     return list(kinds.items())
 
 
-def picture(path: Path) -> str | None:
+def picture(path: Path, side: int = PICTURE_SIDE) -> str | None:
     """A PNG as a data address, made smaller where it is large; None if it is not there or no picture."""
     from PIL import Image
 
     try:
         raw = path.read_bytes()
         with Image.open(io.BytesIO(raw), formats=("PNG",)) as image:
-            if max(image.size) > PICTURE_SIDE:
+            if max(image.size) > side:
                 small = image.convert("RGB")
-                small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+                small.thumbnail((side, side), Image.Resampling.LANCZOS)
                 stream = io.BytesIO()
                 small.save(stream, format="PNG", optimize=True)
                 raw = stream.getvalue()
@@ -340,7 +345,10 @@ def text_table(summary: dict[str, Any]) -> str:
         gain = last["chosen_minus_last"]
         shown = [f"{label} {estimate(gain[f'dice_{family}'], signed=True)}" for family, label in FAMILIES.items()]
         lines.append(f"{last_sentence(summary)} Chosen minus last: {', '.join(shown)}.")
-    lines += [scored_sentence(summary), verdict(summary)[1], *caveats(summary)]
+    for name, strata in (summary.get("strata") or {}).items():
+        told = [f"{row['stratum']} {estimate(row['dice_mean'])} ({many(row['cases'], 'case')})" for row in strata]
+        lines.append(f"Dice per case by {name}: {'; '.join(told)}.")
+    lines += [share_sentence(summary), scored_sentence(summary), verdict(summary)[1], *caveats(summary)]
     lines.append(chosen_sentence(summary.get("selection"), summary))
     plain = "\n".join(line for line in lines if line).replace("−", "-")
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in plain)

@@ -134,6 +134,21 @@ def last_sentence(summary: Json) -> str:
     }[direction(last["chosen_minus_last"]["dice_mean"])]
 
 
+def share_sentence(summary: Json) -> str:
+    """How much of a gated network's answer is the words', and whether it goes with how clear the border is."""
+    share = summary.get("text_share")
+    if not share:
+        return ""
+    words = f"The words' share of the gate (1 - alpha) near the border is {estimate(share['mean'])} on the mean."
+    for name, found in share["correlation"].items():
+        meaning = {
+            "falls": "the larger, the more the words weigh",
+            "rises": "the larger, the less the words weigh",
+        }.get(direction(found), "no connection can be shown")
+        words += f" Its rank correlation with {name.replace('_', ' ')} is {estimate(found, signed=True)}: {meaning}."
+    return words
+
+
 def scored_sentence(summary: Json, recipe: Json | None = None) -> str:
     """Which classes or regions the scores are of; empty for a plain foreground. recipe: knows what a region unites."""
     names = [str(name) for name in summary.get("scored") or ()]

@@ -106,6 +106,11 @@ class TransformerText:
         """How many tokens of the sentence do not fit."""
         return max(0, len(self.tokenizer(sentence, verbose=False)["input_ids"]) - self.max_length)
 
+    def tokens(self, sentence: str) -> list[str]:
+        """What each of the sentence's states stands for, special tokens included."""
+        ids = self.tokenizer(sentence, truncation=True, max_length=self.max_length)["input_ids"]
+        return self.tokenizer.convert_ids_to_tokens(ids)
+
     def encode(self, sentences: Sequence[str], *, batch: int = 32) -> list[np.ndarray]:
         import torch
 

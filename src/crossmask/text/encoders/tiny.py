@@ -26,6 +26,9 @@ class HashedText:
     def words(self, sentence: str) -> list[str]:
         return re.findall(r"\w+|[^\w\s]", unicodedata.normalize("NFC", sentence.lower())) or [""]
 
+    def tokens(self, sentence: str) -> list[str]:
+        return self.words(sentence)[: self.max_length]
+
     def overflow(self, sentence: str) -> int:
         return max(0, len(self.words(sentence)) - self.max_length)
 
@@ -35,7 +38,7 @@ class HashedText:
         return np.mean([rng(0, "tiny", p).standard_normal(self.width) for p in pieces], 0).astype(np.float32)
 
     def encode(self, sentences: Sequence[str]) -> list[np.ndarray]:
-        return [np.stack([self.state(w) for w in self.words(s)[: self.max_length]]) for s in sentences]
+        return [np.stack([self.state(w) for w in self.tokens(s)]) for s in sentences]
 
 
 def build(*, width: int = 32, max_length: int = 128) -> HashedText:

@@ -1,0 +1,190 @@
+"""A table's numbers and words, from the run folders alone: estimates, paired differences, what a reader has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossmask import statistics
+from crossmask.errors import name_list
+from crossmask.files import read_json
+from crossmask.run import Run
+from crossmask.table import Row, Table, run_folder, runs_of, tries_path
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def gather(table: Table, folder: Path) -> dict[str, Any]:
+    """All numbers of the table, from the run folders alone."""
+    by_name = {row.name: row for row in table.rows}
+    frames = {
+        row.name: frame_of(by_name[row.of or row.name], row.variant, row.split or table.split, folder)
+        for row in table.rows
+    }
+    reference = frames[table.reference]
+    result: dict[str, Any] = {"table": table.name, "split": table.split, "rows": {}}
+    for row in table.rows:
+        frame = frames[row.name]
+        if frame is None:
+            continue
+        runs = runs_of(by_name[row.of or row.name], folder)
+        one: dict[str, Any] = {
+            "estimates": estimates(frame),
+            "cases": int(frame.id.nunique()),
+            "runs": len(runs),
+            "by_seed": seed_means(frame, table.column),
+        }
+        if row.of is None:
+            split = row.split or table.split
+            one |= cost(runs, split) | {"last": last_of(runs, split)}
+            tries = tries_path(folder, row)
+            one["tries"] = read_json(tries) if tries.is_file() else None
+        same = reference is not None and not set(reference.id).isdisjoint(frame.id)
+        if same and row.name != table.reference and not row.split:
+            difference = statistics.paired_difference(averaged(reference), averaged(frame), column=table.column)
+            one["difference"] = difference.to_dict()
+        result["rows"][row.name] = one
+    return result
+
+
+def frame_of(row: Row, variant: str, split: str, folder: Path) -> Any:
+    """Per-case rows of all seeds and folds of a row; None while a run is missing."""
+    import pandas as pd
+
+    found = []
+    for fold in row.folds:
+        for seed in row.seeds:
+            run = Run(run_folder(folder, row, seed, fold))
+            if not run.scores_path(split, ".csv").is_file():
+                return None
+            cases = run.cases(split)
+            cases = cases[cases.variant == variant].assign(seed=seed, fold=fold)
+            if cases.empty:
+                return None
+            found.append(cases)
+    return pd.concat(found, ignore_index=True)
+
+
+def averaged(frame: Any) -> Any:
+    """One row a case: the mean over the seeds of every number."""
+    numbers = frame.select_dtypes("number").columns.drop(["seed"])
+    groups = frame.groupby("id", sort=True)
+    return groups[list(numbers)].mean().reset_index().merge(groups["group"].first().reset_index(), on="id")
+
+
+def estimates(frame: Any) -> dict[str, Any]:
+    """Both families and the distances; several seeds enter as cases of one patient, so that they add no patients."""
+    from crossmask.metrics import surface
+
+    one = frame.assign(
+        group=frame["group"].where(frame["group"].notna() & (frame["group"] != ""), frame["id"]),
+        id=frame["id"].astype(str) + " " + frame["fold"] + " seed " + frame["seed"].astype(str),
+    )
+    found = {name: value.to_dict() for name, value in statistics.summarise(one).items()}
+    if "accuracy" in one:
+        found["accuracy_mean"] = statistics.mean(one, "accuracy").to_dict()
+    return found | statistics.distances(one, surface.SCORES)
+
+
+def seed_means(frame: Any, column: str) -> dict[str, float]:
+    return {str(seed): round(float(some[column].mean()), 4) for seed, some in frame.groupby("seed")}
+
+
+def cost(runs: Sequence[Run], split: str) -> dict[str, Any]:
+    summaries = [run.summary(split) for run in runs]
+    minutes = [s["training"]["minutes"] for s in summaries]
+    return {
+        "parameters": summaries[0]["training"]["parameters"],
+        "images": summaries[0]["training"]["images"],
+        "minutes": round(sum(minutes) / len(minutes), 1),
+        "selection": summaries[0]["selection"],
+    }
+
+
+def last_of(runs: Sequence[Run], split: str) -> float | None:
+    """The last iterate's dice_mean over the same cases as the chosen one's, which it may be."""
+    import pandas as pd
+
+    found = []
+    for run in runs:
+        cases = run.cases(split)
+        found.append(cases[cases.variant == ("last" if (cases.variant == "last").any() else "right")])
+    return round(float(pd.concat(found).dice.mean()), 4) if found else None
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def markdown(table: Table, result: Mapping[str, Any]) -> str:
+    """The table as a reader sees it."""
+    quoted = any(row.printed for row in table.rows)
+    heads = ["row", *(["printed"] if quoted else []), *table.scores]
+    heads += [f"{table.column}: minus {table.reference}", "last iterate", "by seed", "trained"]
+    lines = [f"## {table.title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in table.rows:
+        one = result["rows"].get(row.name)
+        if one is None:
+            lines.append(f"| {row.name} | not made yet |" + " |" * (len(heads) - 2))
+            continue
+        cells = [row.name, *(told(one["estimates"].get(name)) for name in table.scores)]
+        if quoted:
+            cells.insert(1, ", ".join(f"{name} {value:g}" for name, value in row.printed.items()) or "–")
+        cells.append(signed(one["difference"]) if "difference" in one else "")
+        cells.append("" if one.get("last") is None else f"{one['last']:.3f}")
+        seeds = one["by_seed"].values()
+        cells.append(" ".join(f"{v:.3f}" for v in seeds) if len(seeds) > 1 else "")
+        made = one.get("images")
+        cells.append(f"{made:,} images, {one['minutes']:g} min" if made else f"scored from '{row.of}'")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *facts(table, result)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know to trust or doubt the numbers."""
+    rows = result["rows"]
+    lines = []
+    if rows:
+        first = next(iter(rows.values()))
+        lines.append(
+            f"Part '{table.split}', {first['cases']} cases; 95 % intervals by resampling patients (all seeds of a "
+            "patient together); differences are paired case by case, averaged over seeds."
+        )
+    chosen = [(name, one["tries"]) for name, one in rows.items() if one.get("tries")]
+    if chosen:
+        counts = sorted({len(t["scores"]) for _, t in chosen})
+        lines.append(
+            f"Settings tried a row: {name_list(counts)}, chosen on the selection part: "
+            + "; ".join(f"{name} {t['setting'] or 'as the recipe has it'}" for name, t in chosen)
+            + "."
+        )
+    selected = {describe(one["selection"]) for one in rows.values() if one.get("selection")}
+    lines += [f"Checkpoint and threshold: {text}." for text in sorted(selected)]
+    for name, values in table.printed.items():
+        lines.append(f"Printed in the source: {name}: {values}.")
+    return [*lines, "", table.about.strip()]
+
+
+def describe(selection: Mapping[str, Any]) -> str:
+    cases = selection.get("cases", 0)
+    if not cases:
+        return "nothing was set aside, so the last weights answer, at threshold 0.5"
+    return f"chosen by {selection['by']} on {cases} case{'s' if cases > 1 else ''} ({selection['part']})"
+
+
+def told(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None or estimate["value"] is None:
+        return "–"
+    digits = 3 if abs(estimate["value"]) <= 1 else 1
+    text = f"{estimate['value']:.{digits}f}"
+    if estimate["low"] is not None:
+        text += f" [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
+    failed = estimate.get("failed")
+    return text + (f", {failed} failed" if failed else "")
+
+
+def signed(estimate: Mapping[str, Any]) -> str:
+    if estimate["low"] is None:
+        return f"{estimate['value']:+.3f}"
+    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"

@@ -1,0 +1,173 @@
+"""Sentences from metadata: an editable table of phrasings, drawn by seed, silent about what is not known.
+
+The table's form stands at the head of ``templates.yaml``. Source: CMG-Net turns the diagnosis into a fixed description
+and adds age and site; further facts and phrasings, and the mode without the diagnosis, are reconstructed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossmask.core import rng
+from crossmask.data.manifest import Case
+from crossmask.errors import DataError, name_list
+from crossmask.files import read_text
+
+UNKNOWN = frozenset({"", "unknown", "nan", "none", "na", "n/a", "null", "?", "-"})
+FIELD = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to say a fact: every column in ``needs`` is known, every one in ``when`` has one of its values."""
+
+    say: tuple[str, ...]
+    needs: tuple[str, ...]
+    when: Mapping[str, tuple[str, ...]]
+
+    @property
+    def columns(self) -> set[str]:
+        return {*self.needs, *self.when}
+
+
+@dataclass(frozen=True)
+class Templates:
+    facts: Mapping[str, tuple[Rule, ...]]
+    values: Mapping[str, Mapping[str, str]]  # column -> value -> how it is written
+    label: tuple[str, ...]  # columns that tell the diagnosis
+
+    @property
+    def columns(self) -> set[str]:
+        return {c for rules in self.facts.values() for rule in rules for c in rule.columns}
+
+    def without_diagnosis(self) -> Templates:
+        """Without every rule that looks at a label column."""
+        kept = {f: tuple(r for r in rules if not r.columns & set(self.label)) for f, rules in self.facts.items()}
+        return replace(self, facts={f: rules for f, rules in kept.items() if rules})
+
+    def sentence(self, metadata: Mapping[str, str], case: str, seed: int = 0) -> str | None:
+        """What the metadata says of a case, or None if it says nothing. The phrasing of a fact is drawn by (seed, case,
+        fact) alone, so that no other fact shows through it."""
+        known = {c: v.strip() for c, v in metadata.items() if v.strip().casefold() not in UNKNOWN}
+        said = []
+        for fact, rules in self.facts.items():
+            rule = next((r for r in rules if fits(r, known)), None)
+            if rule is None:
+                continue
+            share = rng(seed, "phrasing", case, fact).random()
+            phrase = rule.say[int(share * len(rule.say))]
+            text = FIELD.sub(lambda m: self.values.get(m[1], {}).get(known[m[1]], known[m[1]]), phrase)
+            said.append(text[0].upper() + text[1:])
+        return ". ".join(said) + "." if said else None
+
+
+def fits(rule: Rule, known: Mapping[str, str]) -> bool:
+    told = all(c in known for c in rule.needs)
+    return told and all(known.get(c, "").casefold() in values for c, values in rule.when.items())
+
+
+def load(path: str | Path | None = None) -> Templates:
+    """The table of a YAML file, or the one that comes with crossmask. All faults are told at once."""
+    file = Path(path) if path is not None else Path(str(resources.files("crossmask.data"))) / "templates.yaml"
+    try:
+        plain = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise DataError(f"{file}: is not readable YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(plain, dict) or not isinstance(plain.get("facts"), dict):
+        raise DataError(f"{file}: holds no facts; the head of crossmask's own templates.yaml tells the form.")
+    faults = [f"unknown key '{k}' (known: label, values, facts)" for k in set(plain) - {"label", "values", "facts"}]
+    facts: dict[str, tuple[Rule, ...]] = {}
+    for fact, rules in plain["facts"].items():
+        try:
+            facts[str(fact)] = tuple(rule_of(rule) for rule in rules)
+        except (TypeError, ValueError) as error:
+            faults.append(f"fact '{fact}': {error}")
+    if faults:
+        raise DataError("\n".join(f"{file}: {fault}." for fault in faults))
+    values = {str(c): {str(k): str(v) for k, v in words.items()} for c, words in (plain.get("values") or {}).items()}
+    return Templates(facts, values, tuple(plain.get("label") or ()))
+
+
+def rule_of(plain: Any) -> Rule:
+    """Raises ValueError for what is no rule."""
+    if not isinstance(plain, dict) or not plain.get("say") or set(plain) - {"say", "when"}:
+        raise ValueError(f"{plain!r} is no rule; write say: [phrasings] and, if need be, when: {{column: value}}")
+    say = tuple(map(str, plain["say"] if isinstance(plain["say"], list) else [plain["say"]]))
+    fields = [set(FIELD.findall(phrase)) for phrase in say]
+    if any(f != fields[0] for f in fields):
+        raise ValueError(f"the phrasings {list(say)} do not name the same columns; give each its own rule")
+    when = {
+        str(c): tuple(str(v).casefold() for v in (v if isinstance(v, list) else [v]))
+        for c, v in (plain.get("when") or {}).items()
+    }
+    return Rule(say, tuple(sorted(fields[0])), when)
+
+
+# --- a manifest's sentences ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """The cases with their new sentences, and what is to be said about them."""
+
+    cases: list[Case]
+    wording: str
+    facts: dict[str, Any]
+    examples: list[tuple[str, str]]  # id, sentence
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {value}" for name, value in self.facts.items()]
+        return "\n".join([*lines, *(f"{case}: {text}" for case, text in self.examples)])
+
+
+def tell(
+    cases: Sequence[Case],
+    templates: Templates,
+    *,
+    wording: str = "metadata",
+    diagnosis: bool = True,
+    seed: int = 0,
+    shown: int = 5,
+) -> Told:
+    """Give each case the sentence of its metadata as ``text:<wording>``. Raises DataError where nothing can be said.
+
+    text_origin becomes 'metadata' where a case has no other sentences, since it speaks of all of them.
+    """
+    used = templates if diagnosis else templates.without_diagnosis()
+    free = {c for case in cases for c in case.free}
+    if not used.columns & free:
+        raise DataError(
+            f"the templates look at {name_list(sorted(used.columns), shown=20)}; the manifest has none of these "
+            f"columns (it has {name_list(sorted(free), shown=20)})."
+        )
+    found, sentences, mixed = [], Counter[str](), 0
+    for case in cases:
+        sentence = used.sentence(case.free, case.id, seed)
+        others = set(case.texts) - {wording}
+        texts = {w: case.texts[w] for w in case.texts if w in others} | ({wording: sentence} if sentence else {})
+        mixed += bool(others and case.text_origin != "metadata")
+        found.append(replace(case, texts=texts, text_origin=case.text_origin if others else "metadata"))
+        if sentence:
+            sentences[sentence] += 1
+    facts: dict[str, Any] = {
+        "cases": len(cases),
+        "with a sentence": sum(sentences.values()),
+        "without": len(cases) - sum(sentences.values()),
+        "distinct sentences": len(sentences),
+        "diagnosis": "told (a segmenter that reads it is told the label)" if diagnosis else "left out",
+    }
+    for column in sorted(used.columns & free):
+        facts[f"'{column}' not known"] = sum(c.free.get(column, "").strip().casefold() in UNKNOWN for c in cases)
+    if mixed:
+        facts["cases with other sentences too, whose text_origin stays"] = mixed
+    step = max(1, len(found) // shown)
+    examples = [(c.id, c.texts[wording]) for c in found[::step] if wording in c.texts][:shown]
+    return Told(found, wording, facts, examples)
