@@ -229,6 +229,25 @@ def reproduce(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders that scored the same cases.")],
+    split: Annotated[str, typer.Option(help="The part; left out: the one that all have scored.")] = "",
+    column: Annotated[str, typer.Option(help="Of the paired differences: dice, iou, hd95, dice_pooled...")] = "dice",
+    variant: Annotated[str, typer.Option(help="right, none, other, swapped, 'modalities: t1'...")] = "right",
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs case by case: paired differences with intervals."""
+    from crossmask.compare import compare as compare_runs
+    from crossmask.compare import text
+
+    result = compare_runs(runs, split=split, column=column, variant=variant)
+    if as_json:
+        emit(result)
+    else:
+        print(text(result))
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
 ) -> None:

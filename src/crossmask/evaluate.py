@@ -76,8 +76,8 @@ def evaluate(
         chosen = chosen.without(chosen.faults)
     summary = summarise(predictor, chosen, rows, split, seed)
     summary["manifest"] = {"hash": manifests.fingerprint(cases), "trained_on": predictor.manifest["hash"]}
-    gated = store is not None and getattr(predictor.method.answering, "gated", False)
-    summary["gate"] = gates.pictures(predictor, chosen, store, rows, split) if gated and store is not None else []
+    shown = predictor.gated and store is not None
+    summary["gate"] = gates.pictures(predictor, chosen, store, rows, split) if shown and store is not None else []
     summary["examples"] = examples(predictor, chosen, store, rows, split)
     predictor.run.write_scores(split, rows, summary)
     return summary

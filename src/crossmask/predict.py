@@ -101,6 +101,11 @@ class Predictor:
         single = network if isinstance(network, torch.nn.ModuleList) else getattr(network.decoder, "single", ())
         return len(single) == len(self.settings.modalities) > 1
 
+    @property
+    def gated(self) -> bool:
+        """Whether the network learns how much of its answer is the words' (CMG-Net)."""
+        return bool(getattr(getattr(self.method, "answering", None), "gated", False))
+
     # --- sentences ---------------------------------------------------------------------------------------------------
     def learn(self, sentences: Iterable[str | None], *, keep: bool = False) -> None:
         """Have the states of these sentences at hand; ``keep``: also on disk."""

@@ -65,7 +65,7 @@ def facts(
         there = name_list(sorted(known), shown=20)
         raise CallError(f"evaluate.strata: the manifest has no column '{unknown[0]}'; there are {there}.")
     found = [stratum_columns(predictor, case, names) for case in chosen.cases]
-    if store is not None and getattr(predictor.method.answering, "gated", False):
+    if store is not None and predictor.gated:
         for own, share in zip(found, text_shares(predictor, chosen, store, right), strict=True):
             own[SHARE] = round(share, 6)
     return found

@@ -71,6 +71,7 @@ RULES: dict[str, Rule] = {
     "report": Rule(("report", "core", "run", "metrics", "statistics", "errors", "files"), ("torch",)),
     "table": Rule((*ZERO, "run", "recipe"), ("torch",)),
     "comparison": Rule((*ZERO, "metrics", "statistics", "run", "table"), ("torch",)),
+    "compare": Rule((*ZERO, "statistics", "run", "comparison"), ("torch",)),
     "figures": Rule((*ZERO, *ONE, *TWO, "predict", "table")),
     "paper_check": Rule(("table",), ("torch",)),
     "reproduce": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures")),

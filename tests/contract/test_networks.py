@@ -16,7 +16,7 @@ from crossmask.losses import cross_entropy, dice_loss
 NAMES = rooms.names("network")
 IMAGE_ONLY = {
     "dual-branch": "two scans, no words",
-    **dict.fromkeys(("unet", "unetpp", "transunet", "swinunet"), "a comparator without words"),
+    **dict.fromkeys(("unet", "unetpp", "transunet", "swinunet", "uctransnet", "tganet"), "a comparator without words"),
 }
 WITHOUT_GRADIENT: dict[tuple[str, str], str] = {}  # (network, weight): why it may get none
 WIDTH = 12
