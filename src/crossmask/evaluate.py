@@ -76,8 +76,9 @@ def evaluate(
         chosen = chosen.without(chosen.faults)
     summary = summarise(predictor, chosen, rows, split, seed)
     summary["manifest"] = {"hash": manifests.fingerprint(cases), "trained_on": predictor.manifest["hash"]}
-    shown = predictor.gated and store is not None
-    summary["gate"] = gates.pictures(predictor, chosen, store, rows, split) if shown and store is not None else []
+    summary["gate"] = []
+    if store is not None and predictor.gated:
+        summary["gate"] = gates.pictures(predictor, chosen, store, rows, split)
     summary["examples"] = examples(predictor, chosen, store, rows, split)
     predictor.run.write_scores(split, rows, summary)
     return summary
