@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from crossmask import rooms
+from crossmask.cost import kept_bytes
 
 MIB = 2**20
 
@@ -27,27 +28,11 @@ def network(modalities: int, width: int | None) -> Any:
     return door(channels=(1,) * modalities, classes=4, width=width).to(memory_format=torch.channels_last)
 
 
-def kept_bytes(net: Any, image: torch.Tensor) -> int:
-    """What the backward pass needs: the sizes of all distinct saved tensors that are no weights."""
-    weights = {p.data_ptr() for p in net.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        if x.data_ptr() not in weights:
-            seen[x.data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        logits, features = net(image, features=True)
-    del logits, features
-    return sum(seen.values())
-
-
 def measure(net: Any, image: torch.Tensor, repeats: int) -> dict[str, float]:
     weights = sum(p.numel() for p in net.parameters())
     found = {"parameters": weights, "weights_mib": 4 * weights / MIB, "states_mib": 16 * weights / MIB}
     net.train()
-    found["kept_mib"] = kept_bytes(net, image) / MIB
+    found["kept_mib"] = kept_bytes(net, image, features=True) / MIB
     for mode in ("train", "predict"):
         net.train(mode == "train")
         for n in range(repeats + 1):

@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossmask import statistics
+from crossmask import significance, statistics
 from crossmask.errors import name_list
 from crossmask.files import read_json
 from crossmask.run import Run
 from crossmask.table import Row, Table, run_folder, runs_of, tries_path
+
+COSTS = ("weights (M)", "GFLOPs", "ms", "step memory (MiB)")
+CONVENTION = (
+    "GFLOPs: one picture on the recipe's grid and a sentence of 24 tokens; convolutions and matrix products alone, a "
+    "multiply-add is two operations; the frozen text encoder is left out, as its states are computed once a sentence. "
+    "ms: one picture at a time, the median, on the machine that made the table. Step memory: weights, gradients, two "
+    "moments and what the backward pass keeps of one batch."
+)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
@@ -40,11 +48,20 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             one |= cost(runs, split) | {"last": last_of(runs, split)}
             tries = tries_path(folder, row)
             one["tries"] = read_json(tries) if tries.is_file() else None
+            measured = runs[0].folder / "cost.json"
+            one["cost"] = read_json(measured) if table.cost and measured.is_file() else None
         same = reference is not None and not set(reference.id).isdisjoint(frame.id)
         if same and row.name != table.reference and not row.split:
             difference = statistics.paired_difference(averaged(reference), averaged(frame), column=table.column)
             one["difference"] = difference.to_dict()
+            if table.holm:
+                one["p"] = significance.sign_flip(averaged(reference), averaged(frame), column=table.column)
         result["rows"][row.name] = one
+    corrected = (
+        significance.holm({n: one["p"] for n, one in result["rows"].items() if "p" in one}) if table.holm else {}
+    )
+    for name, p in corrected.items():
+        result["rows"][name]["p_holm"] = p
     return result
 
 
@@ -81,7 +98,7 @@ def estimates(frame: Any) -> dict[str, Any]:
         group=frame["group"].where(frame["group"].notna() & (frame["group"] != ""), frame["id"]),
         id=frame["id"].astype(str) + " " + frame["fold"] + " seed " + frame["seed"].astype(str),
     )
-    found = {name: value.to_dict() for name, value in statistics.summarise(one).items()}
+    found = {name: value.to_dict() for name, value in (statistics.summarise(one) | statistics.hits(one)).items()}
     if "accuracy" in one:
         found["accuracy_mean"] = statistics.mean(one, "accuracy").to_dict()
     return found | statistics.distances(one, surface.SCORES)
@@ -120,7 +137,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
     """The table as a reader sees it."""
     quoted = any(row.printed for row in table.rows)
     heads = ["row", *(["printed"] if quoted else []), *table.scores]
-    heads += [f"{table.column}: minus {table.reference}", "last iterate", "by seed", "trained"]
+    heads += [f"{table.column}: minus {table.reference}", *(["p (Holm)"] if table.holm else [])]
+    heads += [*(COSTS if table.cost else []), "last iterate", "by seed", "trained"]
     lines = [f"## {table.title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in table.rows:
         one = result["rows"].get(row.name)
@@ -131,6 +149,10 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         if quoted:
             cells.insert(1, ", ".join(f"{name} {value:g}" for name, value in row.printed.items()) or "–")
         cells.append(signed(one["difference"]) if "difference" in one else "")
+        if table.holm:
+            cells.append(f"{one['p_holm']:.2g}" if "p_holm" in one else "")
+        if table.cost:
+            cells += cost_cells(one.get("cost"))
         cells.append("" if one.get("last") is None else f"{one['last']:.3f}")
         seeds = one["by_seed"].values()
         cells.append(" ".join(f"{v:.3f}" for v in seeds) if len(seeds) > 1 else "")
@@ -139,6 +161,13 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *facts(table, result)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def cost_cells(measured: Mapping[str, float] | None) -> list[str]:
+    if not measured:
+        return [""] * len(COSTS)
+    weights = f"{measured['trainable'] / 1e6:.1f} + {measured['frozen'] / 1e6:.1f}"
+    return [weights, f"{measured['gflops']:.1f}", f"{measured['ms']:.0f}", f"{measured['step_mib']:,.0f}"]
 
 
 def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
@@ -151,6 +180,13 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
             f"Part '{table.split}', {first['cases']} cases; 95 % intervals by resampling patients (all seeds of a "
             "patient together); differences are paired case by case, averaged over seeds."
         )
+    if table.holm:
+        lines.append(
+            f"p: of no difference to '{table.reference}', by exchanging each patient's two answers at random, corrected "
+            f"for the table's {sum('p_holm' in one for one in rows.values())} questions (Holm)."
+        )
+    if table.cost:
+        lines.append(f"Weights: millions that learn + millions that are frozen. {CONVENTION}")
     chosen = [(name, one["tries"]) for name, one in rows.items() if one.get("tries")]
     if chosen:
         counts = sorted({len(t["scores"]) for _, t in chosen})

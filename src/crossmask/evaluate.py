@@ -188,7 +188,7 @@ def summarise(
     told = table[table.has_text] if reads and table.has_text.any() else table
 
     def estimates(frame: Any) -> dict[str, Any]:
-        found = statistics.summarise(frame, seed=seed)
+        found = statistics.summarise(frame, seed=seed) | statistics.hits(frame, seed=seed)
         lengths = statistics.distances(frame, surface.SCORES, seed=seed)
         return {name: value.to_dict() for name, value in found.items()} | lengths | {"cases": len(frame)}
 

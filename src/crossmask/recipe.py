@@ -77,6 +77,8 @@ class Train(Section):
     save_every: int | None = None  # images; null: at each validation
     patience: int | None = None  # validations without a better score before stopping; null: never stop early
     select_by: Literal["dice_mean", "dice_pooled", "dice_both"] = "dice_mean"  # both: the mean of the two
+    # best: the weights of the best validation; last: the run's last ones, so that select_by chooses the threshold alone
+    keep: Literal["best", "last"] = "best"
     seed: int = 0
     tensorboard: bool = False  # also write TensorBoard's files (extra 'tensorboard')
     init: str | None = None  # another run's folder to start from

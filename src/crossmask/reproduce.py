@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossmask import cost
 from crossmask import recipe as recipes
 from crossmask.comparison import gather, markdown
 from crossmask.data.manifest import Case
@@ -67,6 +68,10 @@ def reproduce(
         if row.of is not None and row.split is not None:
             for run in runs_of(next(r for r in table.rows if r.name == row.of), folder):
                 score(work, run, row.split)
+    if table.cost:
+        for row in table.rows:
+            for run in runs_of(row, folder)[:1] if row.of is None else ():
+                cost.of_run(run, device)
     result = gather(table, folder)
     write_json(folder / f"{table.name}.json", result)
     draw(table, cases, folder, device)

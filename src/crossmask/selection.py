@@ -89,7 +89,7 @@ def best_threshold(counted: np.ndarray, by: str) -> tuple[float, dict[str, float
 
 
 def choose_threshold(run: Run, joined: Joined, method: Any) -> None:
-    """Choose the threshold of the best weights, predicting as evaluation will, and write how all was chosen."""
+    """Choose the threshold of the kept weights, predicting as evaluation will, and write how all was chosen."""
     tensors, metadata = checkpoint.read(run.checkpoint("best"))
     chosen: dict[str, Any] = {
         "checkpoint_step": int(metadata["step"]),
@@ -104,7 +104,7 @@ def choose_threshold(run: Run, joined: Joined, method: Any) -> None:
         where = (
             f"part '{part}' of the manifest" if isinstance(part, str) else "selection (set aside from train, by group)"
         )
-        chosen |= {"threshold": threshold, "by": by, "part": where} | scores
+        chosen |= {"threshold": threshold, "by": by, "keep": joined.recipe.train.keep, "part": where} | scores
     else:
         chosen |= {"by": "nothing: the last weights, threshold 0.5", "part": "none"}
     write_json(run.folder / "selection.json", chosen)

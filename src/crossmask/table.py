@@ -6,7 +6,9 @@ A table is a YAML file in ``tables/``:
     recipe, set        the recipe and the overrides of all rows (a section given whole replaces the recipe's)
     split              the part that is scored, once, when everything is chosen
     scores             summary names to print (dice_mean, hd95_mean, ...)
-    compare            the per-case column of the paired differences (dice), and ``with``, the row they are taken from
+    compare            the per-case column of the paired differences (dice), ``with``, the row they are taken from, and
+                       holm: true for a test of each, corrected for their number
+    cost               true: weights, operations, time and memory of each row's network
     rows               name -> set, seeds (default [0]), folds (names of split columns; default the recipe's own),
                        tries (up to three settings, the best on the selection part is kept), or of + variant: another
                        row's runs under one of the variants that evaluation scores (shift: 2 mm, modalities: t1),
@@ -66,6 +68,8 @@ class Table:
     evaluate: Mapping[str, Any] = field(default_factory=dict)  # options of evaluation
     needs: Mapping[str, str] = field(default_factory=dict)  # source of the cases -> what is missing without it
     figure: Mapping[str, Any] = field(default_factory=dict)  # cases: how many, rows: which
+    holm: bool = False
+    cost: bool = False
 
 
 def load(name: str) -> Table:
@@ -106,6 +110,8 @@ def load(name: str) -> Table:
             plain.get("evaluate", {}),
             plain.get("needs", {}),
             plain.get("figure", {}),
+            bool(plain["compare"].get("holm", False)),
+            bool(plain.get("cost", False)),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CallError(f"{path}: is no table: {type(error).__name__} {error}; see 'tables/' for the form.") from error

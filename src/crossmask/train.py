@@ -260,7 +260,7 @@ def log_step(
 
 
 def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dict[str, Any], board: Any) -> None:
-    """Score the selection part on the model's grid, keep the best weights."""
+    """Score the selection part on the model's grid, keep the weights that ``train.keep`` asks for."""
     settings = joined.recipe.train
     if not len(joined.selection_rows):  # nothing set aside: the last weights are the answer, and the log says so
         state |= {"best_step": state["step"]}
@@ -273,12 +273,15 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
     score = scores[settings.select_by]
     method.after_validation(score)
     better = score > state["best"]
+    kept = better or settings.keep == "last"
     state |= {"dice": scores["dice_mean"], "misses": 0 if better else state["misses"] + 1}
     if better:
-        state |= {"best": score, "best_step": state["step"]}
+        state |= {"best": score}
+    if kept:
+        state |= {"best_step": state["step"]}
     if not accelerator.is_main_process:
         return
-    if better:
+    if kept:
         checkpoint.save_weights(run, "best", method, state, joined.text_dim)
     run.log(
         event="validation",

@@ -48,6 +48,7 @@ RULES: dict[str, Rule] = {
     "encoders": Rule(("errors", "rooms", "files", "efficientnet_lite")),
     "metrics": Rule(("core", "errors", "files", "metrics"), ("torch",), MEASURE),
     "statistics": Rule(("core", "errors", "files"), ("torch",), MEASURE),
+    "significance": Rule(("core", "errors", "statistics"), ("torch",), MEASURE),
     "data": Rule((*ZERO, "data")),
     "text": Rule((*ZERO, "text")),
     # 2
@@ -70,11 +71,12 @@ RULES: dict[str, Rule] = {
     "train": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "joined", "selection")),
     "report": Rule(("report", "core", "run", "metrics", "statistics", "errors", "files"), ("torch",)),
     "table": Rule((*ZERO, "run", "recipe"), ("torch",)),
-    "comparison": Rule((*ZERO, "metrics", "statistics", "run", "table"), ("torch",)),
+    "comparison": Rule((*ZERO, "metrics", "statistics", "significance", "run", "table"), ("torch",)),
     "compare": Rule((*ZERO, "statistics", "run", "comparison"), ("torch",)),
     "figures": Rule((*ZERO, *ONE, *TWO, "predict", "table")),
     "paper_check": Rule(("table",), ("torch",)),
-    "reproduce": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures")),
+    "cost": Rule((*ZERO, *ONE, *TWO)),
+    "reproduce": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures", "cost")),
     "doctor": Rule(ZERO, ("torch", "transformers", "pandas")),  # it looks at them from a process of its own
     "cli": Rule(("",)),
     "cli_data": Rule(("data", "rooms", "progress", "errors")),

@@ -743,6 +743,8 @@ def test_the_last_weights_are_the_chosen_ones(tmp_path):
 def test_what_chose():
     part = SELECTION | {"part": "part 'valid' of the manifest"}
     assert "chosen on the part 'valid' of the manifest, 286 cases" in sentences.chosen_sentence(part)
+    last = sentences.chosen_sentence(SELECTION | {"keep": "last"})
+    assert last.startswith("The weights are the last ones, as the recipe says; the threshold was chosen on the part")
     none = {"checkpoint_step": 9, "cases": 0, "threshold": 0.5, "by": "nothing: the last weights", "part": "none"}
     assert sentences.chosen_sentence(none).startswith(
         "No cases were set aside to choose by: these are the last weights"

@@ -47,7 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list]:
         "recipe": str(folder / "tiny.yaml"),
         "split": "test",
         "scores": ["dice_mean", "dice_pooled"],
-        "compare": {"column": "dice", "with": "alone"},
+        "compare": {"column": "dice", "with": "alone", "holm": True},
+        "cost": True,
         "rows": ROWS,
         "figure": {"cases": 3, "rows": ["with a teacher", "alone"]},
     }
@@ -131,6 +132,19 @@ def test_numbers_are_those_of_the_runs(made: tuple) -> None:
     assert one["difference"]["value"] == pytest.approx(sum(means) / 2 - alone, abs=1e-6)
     kept = result["alone"]["tries"]["kept"]
     assert result["alone"]["tries"]["scores"][kept] == max(result["alone"]["tries"]["scores"])
+
+
+def test_differences_are_tested_and_costs_stand_beside(made: tuple) -> None:
+    path, out, cases = made
+    text = tables.reproduce(str(path), cases, out, device="cpu")
+    result = gather(load(str(path)), out)["rows"]
+    asked = {name: one["p"] for name, one in result.items() if "p" in one}
+    assert set(asked) == {"with a teacher", "alone, no sentence"}
+    assert all(p <= result[name]["p_holm"] <= min(1, 2 * p) + 1e-12 for name, p in asked.items())
+    assert "corrected for the table's 2 questions" in text
+    assert text.count("GFLOPs") == 2  # a column and what it means
+    assert result["alone"]["cost"]["trainable"] == result["alone"]["parameters"]
+    assert "cost" not in result["alone, no sentence"]
 
 
 def test_another_recipe_in_the_folder_is_refused(made: tuple) -> None:

@@ -352,3 +352,13 @@ def test_refusals():
         summarise(cases, resamples=0)
     with pytest.raises(CallError, match="confidence"):
         summarise(cases, confidence=95)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 50)] * 3), min_size=1, max_size=30))
+def test_hits_are_shares_of_cases(counts):
+    found = statistics.hits(table(counts), resamples=10)
+    iou = np.array([iou_pooled(*c) for c in counts])
+    for level in statistics.HITS:
+        assert found[f"p@{level}"].value == pytest.approx((iou > level).mean())
+    values = [found[f"p@{level}"].value for level in statistics.HITS]
+    assert values == sorted(values, reverse=True)

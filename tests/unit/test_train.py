@@ -193,6 +193,20 @@ def test_early_stopping(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
     assert len(run.entries("validation")) < 40
 
 
+def test_the_last_weights_are_kept_if_asked_for(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
+    """At a vanishing rate the first validation is the best; which weights stay is train.keep's choice alone."""
+    steps = {}
+    for keep in ("best", "last"):
+        more = ["train.images=40", "train.validate_every=8", "train.lr=1e-12", "train.lr_min=0", "method.ema=0"]
+        run = train(recipe.load(tiny_recipe, [*more, f"train.keep={keep}"]), cases, tmp_path / keep, device="cpu")
+        selected = json.loads((run.folder / "selection.json").read_text())
+        steps[keep] = selected["checkpoint_step"]
+        assert selected["keep"] == keep
+        assert [e["best"] for e in run.entries("validation")][0]
+    assert steps["last"] == run.entries("step")[-1]["step"] > steps["best"]
+    assert_same(weights(run, "best"), {n: t for n, t in weights(run).items() if n.startswith("method.")})
+
+
 def test_columns_that_are_not_there(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:
     with pytest.raises(CallError, match="text:lvit"):
         train(recipe.load(tiny_recipe, ["data.text=lvit"]), cases, tmp_path / "a", device="cpu")

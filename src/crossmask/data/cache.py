@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from crossmask.data.grid import Grid
 from crossmask.data.images import read_image
-from crossmask.data.manifest import Case
+from crossmask.data.manifest import SEVERAL, Case, mask_files
 from crossmask.data.masks import read_mask
 from crossmask.data.volumes import is_volume, part_of, read_grid
 from crossmask.errors import CasesError, DataError
@@ -128,7 +128,7 @@ def prepare_readable(
 
 def content(case: Case, settings: Settings) -> tuple[Any, ...]:
     images = [fingerprint(case.images[m]) if m in case.images else "" for m in columns(case, settings)]
-    return case.id, tuple(images), fingerprint(case.mask) if case.mask else ""
+    return case.id, tuple(images), SEVERAL.join(fingerprint(file) for file in mask_files(case.mask))
 
 
 def fingerprint(path: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from crossmask.data.check_volumes import Volumes
 from crossmask.data.found import Found, some, spread_of, wide
 from crossmask.data.images import Picture, read_image
-from crossmask.data.manifest import Case, read_leniently, without_part
+from crossmask.data.manifest import Case, mask_files, read_leniently, without_part
 from crossmask.data.masks import read_mask
 from crossmask.data.sides import names_side
 from crossmask.data.volumes import is_volume
@@ -90,7 +90,7 @@ def kinds_of(case: Case) -> dict[str, str]:
     files = [*case.images.values()]
     there = [file for file in files if os.path.exists(without_part(file))]
     kinds: dict[str, str] = {}
-    for file in there or [*files, *([case.mask] if case.mask else [])]:
+    for file in there or [*files, *mask_files(case.mask)]:
         kinds.setdefault("volume" if is_volume(file) else "picture", file)
     if not there and "volume" in kinds:
         return {"volume": kinds["volume"]}
@@ -193,7 +193,7 @@ class Pictures:
                     f"case '{case.id}': {file}: {titled('image', modality)} is {wide(size)} pixels, "
                     f"{titled('image', first[0])} is {wide(first[1])}; bring them to one grid."
                 )
-        if case.mask and os.path.exists(case.mask):
+        if case.mask and all(map(os.path.exists, mask_files(case.mask))):
             self.mask(case, case.mask, first[1] if first else None)
 
     def picture(self, case: Case, file: str) -> Picture | None:
@@ -212,7 +212,7 @@ class Pictures:
         return picture
 
     def mask(self, case: Case, file: str, size: tuple[int, int] | None) -> None:
-        if file in case.images.values():
+        if set(mask_files(file)) & set(case.images.values()):
             self.faults.append(f"case '{case.id}': {file}: is both image and mask; name the mask's own file.")
             return
         try:

@@ -4,7 +4,8 @@ Columns: ``id``, ``image`` or ``image:<modality>`` (one or more), and where know
 ``split:<name>``, ``mask``, ``text`` or ``text:<wording>``, ``text_origin``, ``side_convention``, ``spacing``,
 ``source``; every other column is kept as free metadata. Paths are relative to the manifest. An empty mask field
 means unlabelled. An image or mask may be a folder (the slices of a DICOM series); ``file.nii.gz#2`` is one volume of a
-4-D file. CSV and JSONL hold the same fields.
+4-D file. A picture's mask may be several files, ``a.png|b.png`` (one a lesion): their union. CSV and JSONL hold the same
+fields.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from crossmask.rooms import near_miss
 
 FIXED = ("id", "group", "mask", "text_origin", "side_convention", "spacing", "source")
 FAMILIES = ("image", "split", "text")
+SEVERAL = "|"  # between the files of one mask
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,14 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
         elif column not in FIXED and column:
             free[column] = value
     images = {name: absolute(value, folder) for name, value in families["image"].items()}
-    mask = absolute(row["mask"].strip(), folder) if row.get("mask", "").strip() else None
+    masks = [absolute(file, folder) for file in mask_files(row.get("mask", ""), folder)]
+    mask = SEVERAL.join(masks) or None
     if not row.get("id", "").strip():
         faults.append("the id is empty; give the case an id")
     if not images:
         faults.append("no image is named; fill the column 'image'")
     if check_files:
-        named = [("image", p) for p in images.values()] + ([("mask", mask)] if mask else [])
+        named = [("image", p) for p in images.values()] + [("mask", p) for p in masks]
         faults += [
             f"the {what} '{file}' does not exist; correct the path (relative to the manifest) or leave out the row"
             for what, file in named
@@ -190,6 +193,19 @@ def to_case(row: Mapping[str, str], folder: Path, check_files: bool) -> tuple[Ca
         free=free,
     )
     return case, faults + wrong
+
+
+def mask_files(mask: str | None, folder: Path | None = None) -> list[str]:
+    """The files whose union is a case's mask; a file whose own name holds '|' is one.
+
+    >>> mask_files("lesion.png|lesion_1.png"), mask_files("lesion.png"), mask_files(None)
+    (['lesion.png', 'lesion_1.png'], ['lesion.png'], [])
+    """
+    if not mask or not mask.strip():
+        return []
+    if SEVERAL not in mask or os.path.exists(os.path.join(folder or "", mask.strip())):
+        return [mask.strip()]
+    return [file.strip() for file in mask.split(SEVERAL) if file.strip()]
 
 
 def without_part(path: str) -> str:
@@ -229,7 +245,7 @@ def to_row(case: Case, folder: Path) -> dict[str, str]:
     row = {"id": case.id, "group": case.group or ""}
     row |= {column("split", n): v for n, v in case.splits.items()}
     row |= {column("image", n): relative(v) for n, v in case.images.items()}
-    row |= {"mask": relative(case.mask) if case.mask else ""}
+    row |= {"mask": SEVERAL.join(map(relative, mask_files(case.mask)))}
     row |= {column("text", n): v for n, v in case.texts.items()}
     row |= {"text_origin": case.text_origin, "side_convention": case.side_convention}
     row |= {"spacing": " ".join(f"{s:g}" for s in case.spacing or ()), "source": case.source}
@@ -261,7 +277,7 @@ def fingerprint(cases: Iterable[Case]) -> str:
     parts = []
     for case in cases:
         files = {k: Path(v).name for k, v in case.images.items()}
-        mask = Path(case.mask).name if case.mask else ""
+        mask = SEVERAL.join(Path(file).name for file in mask_files(case.mask))
         parts.append(
             (
                 case.id,

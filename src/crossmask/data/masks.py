@@ -6,7 +6,7 @@ for a bad argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from crossmask.data.dicom import check_values
 from crossmask.data.images import LUMA, raw, sentences, write_png
+from crossmask.data.manifest import mask_files
 from crossmask.errors import CallError, DataError, name_list
 
 _FEW_LEVELS = 16  # up to so many values look like class labels rather than smear
@@ -22,13 +23,16 @@ _FEW_LEVELS = 16  # up to so many values look like class labels rather than smea
 def read_mask(
     path: str | Path, *, labels: Mapping[str, int | tuple[int, int, int]] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a mask as (H, W) uint8 labels, with the notes of what was done.
+    """Read a mask as (H, W) uint8 labels, with the notes of what was done. Of several files ('a.png|b.png') the union.
 
     Without ``labels`` the mask is binary, 0 or 1. With ``labels`` (name -> grey value, or name -> RGB
     colour) the result holds positions in that table; its first entry is the background, 0.
     Raises DataError as ``read_image`` does, for values or colours the table lacks, and for a binary mask of
     a few values that all lie on one side of half the range (most likely class labels without a table).
     """
+    several = mask_files(str(path))
+    if len(several) > 1:
+        return _union(several, labels)
     path = Path(path)
     notes: list[str] = []
     if labels is not None:
@@ -38,6 +42,22 @@ def read_mask(
         if labels is not None:
             return _classes(path, array, palette, labels), tuple(notes)
         return _binary(path, array, palette, notes).astype(np.uint8), tuple(notes)
+
+
+def _union(
+    files: Sequence[str], labels: Mapping[str, int | tuple[int, int, int]] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    union, notes = read_mask(files[0], labels=labels)
+    for file in files[1:]:
+        mask, more = read_mask(file, labels=labels)
+        notes += tuple(n for n in more if n not in notes)
+        if mask.shape != union.shape:
+            sizes = [f"{m.shape[1]}x{m.shape[0]}" for m in (mask, union)]
+            raise DataError(f"{file}: is {sizes[0]} pixels, the mask it is united with {sizes[1]}; give one size.")
+        if ((mask > 0) & (union > 0) & (mask != union)).any():
+            raise DataError(f"{file}: gives pixels another class than {files[0]} does; correct one of them.")
+        union = np.maximum(union, mask)
+    return union, (*notes, "several masks united")
 
 
 def write_mask(path: str | Path, mask: np.ndarray, *, binary: bool | None = None) -> Path:

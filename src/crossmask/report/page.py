@@ -184,13 +184,15 @@ def score_columns(summary: Json) -> list[tuple[str, Json]]:
 
 
 def scores_table(columns: Sequence[tuple[str, Json]]) -> dict[str, Any]:
-    """Rows: every score of both families."""
+    """Rows: every score of both families, and the shares of cases above an IoU."""
     rows = [
         (f"{title}, {label}", [column[f"{score}_{family}"] for _, column in columns])
         for score, title in SCORES.items()
         for family, label in FAMILIES.items()
         if f"{score}_{family}" in columns[0][1]
     ]
+    hits = [name for name in columns[0][1] if name.startswith("p@")]
+    rows += [(f"IoU above {name[2:]}, share of cases", [column[name] for _, column in columns]) for name in hits]
     return {"columns": [(title, many(column["cases"], "case")) for title, column in columns], "rows": rows}
 
 

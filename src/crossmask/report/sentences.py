@@ -105,18 +105,22 @@ def chosen_sentence(selection: Json | None, summary: Json | None = None, several
     if not cases:
         words = f"No cases were set aside to choose by: these are the last weights (step {step})"
         words += "." if several else f", at the threshold {numeric(own):g}."
+    elif selection.get("keep") == "last" and several:
+        words = f"The last weights (step {step}), as the recipe says; each pixel takes its most probable class."
     else:
         part = str(selection.get("part", "selection"))
         part = f"the {part}" if part.startswith("part ") else f"the part '{part}'"
         by = selection.get("by")
         what = "The epoch was" if several else "Epoch and threshold were"
+        if selection.get("keep") == "last":
+            what = "The weights are the last ones, as the recipe says; the threshold was"
         words = f"{what} chosen on {part}, {many(cases, 'case')}"
         words += f", by {by}: step {step}" if by else f": step {step}"
         words += "; each pixel takes its most probable class." if several else f", threshold {numeric(own):g}."
     if known(threshold) and known(own) and abs(numeric(threshold) - numeric(own)) > 1e-9 and not several:
         words += f" The scores use the threshold {threshold:g} instead, as the recipe says."
     if 0 < cases < FEW:
-        words += f" Only {many(cases, 'case')} chose: others might well have chosen other weights."
+        words += f" Only {many(cases, 'case')} chose: others might well have chosen otherwise."
     return words
 
 

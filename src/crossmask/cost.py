@@ -1,0 +1,77 @@
+"""What a run's network costs: weights, operations, time and memory, for the table that ranks its scores."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from crossmask import checkpoint, parts
+from crossmask.files import read_json, write_json
+from crossmask.run import Run
+
+TOKENS = 24  # of the sentence that is read; comparison.CONVENTION says it to readers
+MIB = 2**20
+
+
+def of_run(run: Run, device: str) -> dict[str, Any]:
+    """A run's costs, measured once and kept in its folder (``cost.json``)."""
+    path = run.folder / "cost.json"
+    if not path.is_file():
+        write_json(path, measure(run, device=device))
+    return read_json(path)
+
+
+def measure(run: Run, *, device: str = "cpu", repeats: int = 15) -> dict[str, Any]:
+    """``trainable`` and ``frozen`` (weights), ``gflops``, ``ms`` and ``step_mib``, as ``comparison.CONVENTION`` says."""
+    device = parts.checked_device(device)
+    recipe, method, encoder = checkpoint.trained(run, device=device)
+    found = {
+        "trainable": sum(p.numel() for p in method.network.parameters() if p.requires_grad),
+        "frozen": sum(p.numel() for p in method.network.parameters() if not p.requires_grad),
+    }
+    model = getattr(encoder, "model", None)
+    found["frozen"] += sum(p.numel() for p in model.parameters()) if model is not None else 0
+    channels, size = sum(parts.settings(recipe).channels), recipe.data.grid_size
+    text = None if encoder is None else torch.randn(1, TOKENS, encoder.width, device=device)
+    mask = None if text is None else torch.ones(1, TOKENS, dtype=torch.bool, device=device)
+    image = torch.rand(1, channels, *size, device=device).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        # The plain form of attention is matrix products, which are counted; fused kernels may not be.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            method.predict(image, text, mask)
+        times = [seconds(lambda: method.predict(image, text, mask), device) for _ in range(repeats + 1)]
+    found |= {"gflops": counter.get_total_flops() / 1e9, "ms": 1000 * statistics.median(times[1:])}
+    batch = recipe.train.batch + recipe.train.unlabelled
+    inputs = (None if t is None else t.expand(batch, *t.shape[1:]).contiguous() for t in (image, text, mask))
+    kept = kept_bytes(method.network.train(), *inputs, features=True)
+    return found | {"step_mib": (kept + 16 * found["trainable"]) / MIB}
+
+
+def seconds(call: Any, device: str) -> float:
+    began = time.perf_counter()
+    call()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - began
+
+
+def kept_bytes(module: Any, *inputs: Tensor | None, **options: Any) -> int:
+    """What the backward pass of a module's call needs: the sizes of all distinct saved tensors that are no weights."""
+    weights = {p.data_ptr() for p in module.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.data_ptr() not in weights:
+            seen[x.data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        answer = module(*inputs, **options)
+    del answer
+    return sum(seen.values())
