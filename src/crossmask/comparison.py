@@ -57,10 +57,8 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             if table.holm:
                 one["p"] = significance.sign_flip(averaged(reference), averaged(frame), column=table.column)
         result["rows"][row.name] = one
-    corrected = (
-        significance.holm({n: one["p"] for n, one in result["rows"].items() if "p" in one}) if table.holm else {}
-    )
-    for name, p in corrected.items():
+    asked = {name: one["p"] for name, one in result["rows"].items() if "p" in one}
+    for name, p in (significance.holm(asked) if asked else {}).items():
         result["rows"][name]["p_holm"] = p
     return result
 
@@ -182,8 +180,8 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
         )
     if table.holm:
         lines.append(
-            f"p: of no difference to '{table.reference}', by exchanging each patient's two answers at random, corrected "
-            f"for the table's {sum('p_holm' in one for one in rows.values())} questions (Holm)."
+            f"p: of no difference to '{table.reference}', by exchanging each patient's two answers at random, "
+            f"corrected for the table's {sum('p_holm' in one for one in rows.values())} questions (Holm)."
         )
     if table.cost:
         lines.append(f"Weights: millions that learn + millions that are frozen. {CONVENTION}")
