@@ -28,7 +28,7 @@ def of_run(run: Run, device: str) -> dict[str, Any]:
 
 
 def measure(run: Run, *, device: str = "cpu", repeats: int = 15) -> dict[str, Any]:
-    """``trainable`` and ``frozen`` (weights), ``gflops``, ``ms`` and ``step_mib``; ``comparison.CONVENTION`` says how."""
+    """``trainable`` and ``frozen`` (weights), ``gflops``, ``ms``, ``step_mib``; ``comparison.CONVENTION`` says how."""
     device = parts.checked_device(device)
     recipe, method, encoder = checkpoint.trained(run, device=device)
     found = {

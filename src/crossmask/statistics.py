@@ -144,8 +144,8 @@ def distances(
 
 
 def hits(cases: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict[str, Estimate]:
-    """``p@0.5`` to ``p@0.9``: the share of cases whose IoU is above that, with a 95 % interval (referring segmentation's
-    P@X; Yuan et al., TGRS 2024). A case of empty truth that is answered so has IoU 1; LAVT's code gives it 0.
+    """``p@0.5`` to ``p@0.9``: the share of cases whose IoU is above that, with a 95 % interval (P@X of referring
+    segmentation; Yuan et al., TGRS 2024). A case of empty truth that is answered so has IoU 1; LAVT's code gives it 0.
 
     >>> import pandas as pd
     >>> hits(pd.DataFrame({"id": ["a", "b"], "iou": [0.55, 0.95]}))["p@0.6"].value

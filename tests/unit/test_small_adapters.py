@@ -155,7 +155,7 @@ def test_what_is_missing_of_refsegrs_is_named(tmp_path, said):
     with pytest.raises(DataError, match="no phrase names a picture that is there"):
         refsegrs.scan(root)
     shutil.rmtree(tree / "images")
-    with pytest.raises(DataError, match="'images', 'masks' and 'output_phrase_train.txt'"):
+    with pytest.raises(DataError, match=r"'images', 'masks' and 'output_phrase_train\.txt'"):
         refsegrs.scan(root)
 
 

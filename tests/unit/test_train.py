@@ -202,7 +202,7 @@ def test_the_last_weights_are_kept_if_asked_for(tiny_recipe: Path, cases: list, 
         selected = json.loads((run.folder / "selection.json").read_text())
         steps[keep] = selected["checkpoint_step"]
         assert selected["keep"] == keep
-        assert [e["best"] for e in run.entries("validation")][0]
+        assert run.entries("validation")[0]["best"]
     assert steps["last"] == run.entries("step")[-1]["step"] > steps["best"]
     assert_same(weights(run, "best"), {n: t for n, t in weights(run).items() if n.startswith("method.")})
 

@@ -4,8 +4,8 @@ Columns: ``id``, ``image`` or ``image:<modality>`` (one or more), and where know
 ``split:<name>``, ``mask``, ``text`` or ``text:<wording>``, ``text_origin``, ``side_convention``, ``spacing``,
 ``source``; every other column is kept as free metadata. Paths are relative to the manifest. An empty mask field
 means unlabelled. An image or mask may be a folder (the slices of a DICOM series); ``file.nii.gz#2`` is one volume of a
-4-D file. A picture's mask may be several files, ``a.png|b.png`` (one a lesion): their union. CSV and JSONL hold the same
-fields.
+4-D file. A picture's mask may be several files, ``a.png|b.png`` (one a lesion): their union. CSV and JSONL hold the
+same fields.
 """
 
 from __future__ import annotations

@@ -32,9 +32,8 @@ def scan(root: str | Path) -> list[Case]:
     losses.add("folders missing", *(name for name in CLASSES if name not in there))
     cases = [case for name, folder in there.items() for case in cases_in(folder, name, losses)]
     losses.add(UNLABELLED, *(case.id for case in cases if case.mask is None))
-    losses.add(
-        "cases of several masks (their union is the target)", *(c.id for c in cases if SEVERAL in (c.mask or ""))
-    )
+    several = [case.id for case in cases if SEVERAL in (case.mask or "")]
+    losses.add("cases of several masks (their union is the target)", *several)
     losses.add("cases without a patient number (no group)", *(case.id for case in cases))
     losses.log()
     return cases
