@@ -158,9 +158,10 @@ def hits(cases: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict[s
         summed |= _summable(f"p@{level}", np.where(np.isnan(iou), np.nan, iou > level))
 
     def statistics(sums: Columns) -> Columns:
-        return {f"p@{level}": _mean_of(sums, f"p@{level}") for level in HITS}
+        return {f"p@{level}_mean": _mean_of(sums, f"p@{level}") for level in HITS}
 
-    return _bootstrap(summed, cases, statistics, resamples, seed, 0.95)
+    found = _bootstrap(summed, cases, statistics, resamples, seed, 0.95)
+    return {name.removesuffix("_mean"): estimate for name, estimate in found.items()}
 
 
 def mean(cases: pd.DataFrame, column: str, *, resamples: int = 2000, seed: int = 0) -> Estimate:
