@@ -198,6 +198,18 @@ def test_labels_against_a_scheme(data: Set) -> None:
             data.check(labels=wrong)
 
 
+def test_a_label_that_few_masks_hold_is_told(data: Set) -> None:
+    data.rows = [data.rows[n % 4] | {"id": f"c{n}", "text": ""} for n in range(12)]
+    assert not any("few of the" in warning for warning in data.check().warnings)
+    stray = labelled(1, 2)
+    stray[0, 0, 0] = 7
+    data.rows[11] |= {"mask": save(data.folder / "stray.nii.gz", stray)}
+    only(data.check().warnings, "labels that few of the 12 3-D masks hold: 7 in 1;", "strays")
+    found = data.check(labels={"background": 0, "a": 1, "b": 2})
+    only(found.faults, "holds the labels 7, which the scheme")
+    assert not any("few of the" in warning for warning in found.warnings)
+
+
 def test_masks_that_are_odd(data: Set) -> None:
     save(data.folder / "m0.nii.gz", labelled())
     save(data.folder / "m1.nii.gz", np.full(SHAPE, 3, np.uint8))

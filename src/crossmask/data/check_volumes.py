@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from crossmask.data.found import Found, some, spread_of
-from crossmask.data.manifest import Case, without_part
+from crossmask.data.manifest import Case, mask_files, without_part
 from crossmask.data.slices import SLAB
 from crossmask.data.volumes import (
     Grid3D,
@@ -31,6 +31,7 @@ from crossmask.errors import CallError, DataError, name_list
 USUAL_MM = (0.01, 50.0)  # a voxel's side outside it is most likely in another unit
 MANY = 255  # labels; a mask of more is most likely an image
 SHOWN = 20  # label values in the facts
+RARE = 0.1  # share of the masks; a label that fewer hold may be a stray one
 
 # What is told of the cases in a list, in this order.
 WARNINGS = {
@@ -93,7 +94,7 @@ class Volumes:
             if first is not None:
                 self.tried(case, check_same_grid, first, seen.grid, f"modality '{modality or 'image'}'")
             first = first or seen.grid
-        if case.mask and os.path.exists(without_part(case.mask)):
+        if case.mask and all(os.path.exists(without_part(file)) for file in mask_files(case.mask)):
             if case.mask in case.images.values():
                 what = "is both image and mask; name the mask's own file."
                 self.faults.append(f"case '{case.id}': {case.mask}: {what}")
@@ -203,6 +204,13 @@ class Volumes:
             facts["3-D masks not checked, their image not being readable"] = self.unchecked
         if self.labelled:
             self.labelling(facts)
+        held = {level: count for level, count in sorted(self.levels.items()) if level > 0}
+        rare = [f"{level} in {n}" for level, n in held.items() if n <= RARE * self.labelled < max(held.values())]
+        if self.labels is None and rare:
+            found.warnings.append(
+                f"labels that few of the {self.labelled} 3-D masks hold: {name_list(rare)}; correct them if they are strays "
+                "(--label background=0 --label NAME=VALUE says which values may be)."
+            )
         found.warnings += [WARNINGS[what].format(some(list(ids))) for what, ids in self.ids.items() if ids]
 
     def geometry(self, facts: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from crossmask.core import Geometry
+from crossmask.data.manifest import mask_files
 from crossmask.errors import CallError, CrossmaskError, DataError, name_list
 from crossmask.files import sentence_for_write_errors
 
@@ -341,6 +342,8 @@ def read_labels(
 
 def label_values(path: str, like: Grid3D) -> tuple[np.ndarray, tuple[str, ...]]:
     """Whole numbers (D, H, W) in canonical axes."""
+    if len(mask_files(path)) > 1:
+        raise DataError(f"{path}: several masks are united for pictures alone; write one volume of labels.")
     if path.lower().endswith((".dcm", ".dicom")):
         from crossmask.data.seg import read_seg_on
 
