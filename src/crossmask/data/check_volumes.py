@@ -208,8 +208,8 @@ class Volumes:
         rare = [f"{level} in {n}" for level, n in held.items() if n <= RARE * self.labelled < max(held.values())]
         if self.labels is None and rare:
             found.warnings.append(
-                f"labels that few of the {self.labelled} 3-D masks hold: {name_list(rare)}; correct them if they are strays "
-                "(--label background=0 --label NAME=VALUE says which values may be)."
+                f"labels that few of the {self.labelled} 3-D masks hold: {name_list(rare)}; correct them if they are "
+                "strays (--label background=0 --label NAME=VALUE says which values may be)."
             )
         found.warnings += [WARNINGS[what].format(some(list(ids))) for what, ids in self.ids.items() if ids]
 
