@@ -25,7 +25,8 @@ from crossmask.errors import DataError
 
 NAMES = rooms.names("adapter")
 VOLUMES = ["brats", "chaos", "decathlon", "lits", "nnunet"]  # their layouts are tested in unit/test_volume_adapters.py
-FLAT = [name for name in NAMES if name not in VOLUMES]
+BARE = ["busi", "refsegrs"]  # pictures without a table of sentences, tested in unit/test_small_adapters.py
+FLAT = [name for name in NAMES if name not in (*VOLUMES, *BARE)]
 
 
 @pytest.fixture(params=NAMES)

@@ -750,7 +750,7 @@ def test_what_chose():
         "No cases were set aside to choose by: these are the last weights"
     )
     for cases, said in ((0, False), (1, True), (4, True), (5, False)):
-        assert ("might well have chosen other weights" in sentences.chosen_sentence(none | {"cases": cases})) == said
+        assert ("might well have chosen otherwise" in sentences.chosen_sentence(none | {"cases": cases})) == said
 
 
 def unlabelled_run(folder, **entry):

@@ -87,6 +87,26 @@ def test_a_file_whose_name_holds_the_sign_is_one(tmp_path):
     assert read_mask(path)[0].all()
 
 
+def test_what_is_missing_of_busi_is_named(tmp_path, said):
+    root = busi.fake(tmp_path)
+    tree = root / "Dataset_BUSI_with_GT"
+    (tree / "benign" / "benign (1)_mask.png").unlink()
+    (tree / "benign" / "benign (4).png").unlink()
+    shutil.rmtree(tree / "normal")
+    cases = busi.scan(root)
+    assert [(c.id, c.mask is None) for c in cases] == [("benign (1)", True), ("malignant (1)", False)]
+    for words in (
+        "1 folders missing: normal",
+        "1 images without a mask (kept as unlabelled): benign (1)",
+        "2 masks without an image: benign (4)_mask.png, benign (4)_mask_1.png",
+    ):
+        assert words in said(), words
+    for file in tree.rglob("*.png"):
+        file.unlink()
+    with pytest.raises(DataError, match="no image is there"):
+        busi.scan(root)
+
+
 def test_real_busi(said):
     cases = busi.scan(real("busi-sample"))
     assert Counter(c.free["diagnosis"] for c in cases) == {"benign": 24, "malignant": 22, "normal": 8}
@@ -141,6 +161,8 @@ def test_a_case_a_phrase_and_a_group_a_picture(tmp_path):
 def test_what_is_missing_of_refsegrs_is_named(tmp_path, said):
     root = refsegrs.fake(tmp_path)
     tree = root / "RefSegRS"
+    (tree / "masks" / "945.tif").unlink()
+    shutil.copy(tree / "images" / "3080.tif", tree / "images" / "77.tif")
     with open(tree / "output_phrase_train.txt", "a") as stream:
         stream.write("999 car\n945\n")
     assert len(refsegrs.scan(root)) == 4
@@ -148,6 +170,8 @@ def test_what_is_missing_of_refsegrs_is_named(tmp_path, said):
         "1 phrases without an image: 999",
         "1 lines of output_phrase_train.txt without a phrase (left out): line 4",
         "1 lists of phrases missing: output_phrase_test.txt",
+        "1 images without a phrase (left out): 77.tif",
+        "1 images without a mask (kept as unlabelled): 945",
     ):
         assert words in said(), words
     for file in tree.glob("*.txt"):

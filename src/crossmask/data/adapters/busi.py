@@ -15,9 +15,11 @@ import re
 from pathlib import Path
 
 from crossmask.data.adapters.prompts import pictures_in
+from crossmask.data.images import IMAGE_SUFFIXES
 from crossmask.data.layouts import UNLABELLED, child, find_tree, given
 from crossmask.data.manifest import SEVERAL, Case
 from crossmask.data.tables import Losses, stem
+from crossmask.errors import DataError, name_list
 
 SOURCE = "BUSI"
 CLASSES = ("benign", "malignant", "normal")
@@ -31,6 +33,8 @@ def scan(root: str | Path) -> list[Case]:
     there = {name: folder for name in CLASSES if (folder := child(tree, [name]))}
     losses.add("folders missing", *(name for name in CLASSES if name not in there))
     cases = [case for name, folder in there.items() for case in cases_in(folder, name, losses)]
+    if not cases:
+        raise DataError(f"{tree}: no image is there (looked for: {name_list(IMAGE_SUFFIXES)}).")
     losses.add(UNLABELLED, *(case.id for case in cases if case.mask is None))
     several = [case.id for case in cases if SEVERAL in (case.mask or "")]
     losses.add("cases of several masks (their union is the target)", *several)

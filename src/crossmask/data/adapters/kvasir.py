@@ -35,6 +35,8 @@ def scan(root: str | Path) -> list[Case]:
     found = with_masks(images_of(parts, losses), parts, losses)
     told = Sentences(found, losses, WORDING)
     told.read(tables_in(between(top, tree)), parts=False)
+    if not told.sheets:
+        losses.add("folders without a table of sentences (MedCLIPSeg's Prompts_Folder); no case has text", tree.name)
     read_lists(tree, told)
     cases = told.cases(lambda _: {})
     losses.log()
