@@ -161,6 +161,12 @@ class UNetDecoder(nn.Module):
         return self.classify(x)
 
 
+def with_channel(maps: Sequence[Tensor], extra: Tensor) -> list[Tensor]:
+    """Each map (B, C, h, w) with ``extra`` (B, 1, h', w'), resized to it, as one more channel."""
+    resized = [F.interpolate(extra, m.shape[-2:], mode="bilinear", align_corners=False) for m in maps]
+    return [torch.cat(pair, 1) for pair in zip(maps, resized, strict=True)]
+
+
 class TextProjection(nn.Module):
     """Word states to a level's width: (B, L, D) -> (B, L, C)."""
 

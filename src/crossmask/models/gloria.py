@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmask import encoders
-from crossmask.blocks import Alignment, NoText, PyramidSegmenter, UNetDecoder, gathered
+from crossmask.blocks import Alignment, NoText, PyramidSegmenter, UNetDecoder, gathered, with_channel
 from crossmask.losses import contrastive
 
 WIDTH = 256
@@ -58,8 +58,7 @@ class Decoder(nn.Module):
         regions, words = self.regions(maps[2], text)
         alike = (regions @ words.transpose(1, 2)).masked_fill(~text_mask[:, None], -1.0)
         nearest = self.scale * alike.amax(2).unflatten(1, maps[2].shape[-2:])[:, None]
-        beside = [F.interpolate(nearest, m.shape[-2:], mode="bilinear", align_corners=False) for m in maps]
-        return self.body([torch.cat(pair, 1) for pair in zip(maps, beside, strict=True)])
+        return self.body(with_channel(maps, nearest))
 
 
 def word_region_likeness(regions: Tensor, words: Tensor, mask: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossmask import encoders
-from crossmask.blocks import Alignment, NoText, PyramidSegmenter, UNetDecoder, masked_mean
+from crossmask.blocks import Alignment, NoText, PyramidSegmenter, UNetDecoder, masked_mean, with_channel
 
 
 class Decoder(nn.Module):
@@ -40,9 +40,7 @@ class Decoder(nn.Module):
         places = F.normalize(self.image(maps[-1].movedim(1, -1)), dim=-1)
         sentence = F.normalize(self.sentence(masked_mean(text, text_mask)), dim=-1)
         agreement = self.scale * (places * sentence[:, None, None]).sum(-1)[:, None]
-        sizes = [m.shape[-2:] for m in maps]
-        beside = [F.interpolate(agreement, size, mode="bilinear", align_corners=False) for size in sizes]
-        return self.body([torch.cat(pair, 1) for pair in zip(maps, beside, strict=True)])
+        return self.body(with_channel(maps, agreement))
 
 
 class MedCLIPStyle(PyramidSegmenter):
