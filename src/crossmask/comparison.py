@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossmask import significance, statistics
+from crossmask import significance, statistics, stratified
 from crossmask.errors import name_list
 from crossmask.files import read_json
 from crossmask.run import Run
@@ -42,6 +42,7 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             "cases": int(frame.id.nunique()),
             "runs": len(runs),
             "by_seed": seed_means(frame, table.column),
+            "kinds": kinds(frame, None if row.name == table.reference else reference, table.column),
         }
         if row.of is None:
             split = row.split or table.split
@@ -88,18 +89,41 @@ def averaged(frame: Any) -> Any:
     return groups[list(numbers)].mean().reset_index().merge(groups["group"].first().reset_index(), on="id")
 
 
-def estimates(frame: Any) -> dict[str, Any]:
-    """Both families and the distances; several seeds enter as cases of one patient, so that they add no patients."""
-    from crossmask.metrics import surface
-
-    one = frame.assign(
+def seeds_as_cases(frame: Any) -> Any:
+    """Several seeds enter as cases of one patient, so that they add no patients."""
+    return frame.assign(
         group=frame["group"].where(frame["group"].notna() & (frame["group"] != ""), frame["id"]),
         id=frame["id"].astype(str) + " " + frame["fold"] + " seed " + frame["seed"].astype(str),
     )
+
+
+def estimates(frame: Any) -> dict[str, Any]:
+    """Both families, shares above an IoU, and the distances."""
+    from crossmask.metrics import surface
+
+    one = seeds_as_cases(frame)
     found = {name: value.to_dict() for name, value in (statistics.summarise(one) | statistics.hits(one)).items()}
     if "accuracy" in one:
         found["accuracy_mean"] = statistics.mean(one, "accuracy").to_dict()
     return found | statistics.distances(one, surface.SCORES)
+
+
+def kinds(frame: Any, reference: Any, column: str) -> dict[str, list[dict[str, Any]]]:
+    """Stratum -> its kinds of case: how many, ``column``'s mean, and its difference to the reference on them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in (c for c in frame.columns if str(c).startswith(stratified.COLUMN)):
+        rows = found[str(name).removeprefix(stratified.COLUMN)] = []
+        for kind, some in stratified.split_by(frame.drop_duplicates("id"), name):
+            own = frame[frame.id.isin(some.id)]
+            if own.empty:
+                continue
+            rows.append(
+                {"kind": kind, "cases": len(some), "mean": statistics.mean(seeds_as_cases(own), column).to_dict()}
+            )
+            if reference is not None and not set(reference.id).isdisjoint(own.id):
+                difference = statistics.paired_difference(averaged(reference), averaged(own), column=column)
+                rows[-1]["difference"] = difference.to_dict()
+    return found
 
 
 def seed_means(frame: Any, column: str) -> dict[str, float]:
@@ -157,8 +181,30 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         made = one.get("images")
         cells.append(f"{made:,} images, {one['minutes']:g} min" if made else f"scored from '{row.of}'")
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *facts(table, result)]
+    lines += ["", *kind_tables(table, result), *facts(table, result)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def kind_tables(table: Table, result: Mapping[str, Any]) -> list[str]:
+    """A table a stratum: the rows' means on each kind of case, with the difference to the reference on them."""
+    lines = []
+    for name in dict.fromkeys(name for one in result["rows"].values() for name in one["kinds"]):
+        rows = {row: one["kinds"][name] for row, one in result["rows"].items() if one["kinds"].get(name)}
+        heads = list(dict.fromkeys(f"{k['kind']}, {k['cases']} cases" for own in rows.values() for k in own))
+        lines += [
+            f"{table.column} by {name.replace('_', ' ')}, in brackets minus {table.reference} on the same cases:",
+            "",
+        ]
+        lines += ["| row | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
+        for row, own in rows.items():
+            cells = {f"{k['kind']}, {k['cases']} cases": kind_cell(k) for k in own}
+            lines.append(f"| {row} | " + " | ".join(cells.get(head, "") for head in heads) + " |")
+        lines.append("")
+    return lines
+
+
+def kind_cell(kind: Mapping[str, Any]) -> str:
+    return told(kind["mean"]) + (f" ({signed(kind['difference'])})" if "difference" in kind else "")
 
 
 def cost_cells(measured: Mapping[str, float] | None) -> list[str]:

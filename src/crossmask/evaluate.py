@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from crossmask import gates, scoring, statistics, strata
+from crossmask import gates, scoring, statistics, strata, stratified
 from crossmask.core import rng
 from crossmask.data import manifest as manifests
 from crossmask.data import sides
@@ -214,7 +214,7 @@ def summarise(
         "text_use": {},
         "modalities": {},
         "last": None,
-        "strata": strata.summarise(everyone, seed=seed),
+        "strata": stratified.summarise(everyone, seed=seed),
         "text_share": strata.share_summary(right, seed=seed) if reads else None,
     }
     for name in dict.fromkeys(told.variant):

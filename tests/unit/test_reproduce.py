@@ -26,6 +26,7 @@ TINY = {
     "model": {"network": "hcfnet", "encoder": "tiny", "weights": "none"},
     "method": {"name": "supervised"},
     "train": {"images": 16, "batch": 8},
+    "evaluate": {"strata": ["size"]},
 }
 ROWS = {
     "alone": {"tries": [{}, {"train.lr": 1e-3}], "seeds": [0, 1]},
@@ -132,6 +133,21 @@ def test_numbers_are_those_of_the_runs(made: tuple) -> None:
     assert one["difference"]["value"] == pytest.approx(sum(means) / 2 - alone, abs=1e-6)
     kept = result["alone"]["tries"]["kept"]
     assert result["alone"]["tries"]["scores"][kept] == max(result["alone"]["tries"]["scores"])
+
+
+def test_kinds_of_case_have_a_table_of_their_own(made: tuple) -> None:
+    path, out, cases = made
+    text = tables.reproduce(str(path), cases, out, device="cpu")
+    result = gather(load(str(path)), out)["rows"]
+    for name, one in result.items():
+        thirds = one["kinds"]["size"]
+        assert sum(kind["cases"] for kind in thirds) == one["cases"], name
+        assert all(("difference" in kind) == (name != "alone") for kind in thirds)
+    weighed = sum(k["cases"] * k["difference"]["value"] for k in result["with a teacher"]["kinds"]["size"])
+    whole = result["with a teacher"]
+    assert weighed / whole["cases"] == pytest.approx(whole["difference"]["value"], abs=1e-6)
+    assert "dice by size, in brackets minus alone on the same cases:" in text
+    assert text.count("lowest third") == 1
 
 
 def test_differences_are_tested_and_costs_stand_beside(made: tuple) -> None:

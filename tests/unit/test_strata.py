@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from crossmask import recipe as recipes
-from crossmask import statistics, strata
+from crossmask import statistics, strata, stratified
 from crossmask.errors import CallError
 from crossmask.evaluate import evaluate
 from crossmask.predict import Predictor
@@ -59,7 +59,7 @@ def table(n: int = 30) -> pd.DataFrame:
 
 def test_thirds_of_a_number_and_values_of_a_word() -> None:
     frame = table()
-    found = strata.summarise(frame)
+    found = stratified.summarise(frame)
     assert [row["cases"] for row in found["size"]] == [10, 10, 10]
     assert [row["stratum"] for row in found["diagnosis"]] == ["nevus", "melanoma", "not known"]
     assert sum(row["cases"] for row in found["diagnosis"]) == 30
@@ -104,7 +104,7 @@ def test_a_run_scores_its_strata(gated: tuple[Run, list]) -> None:
     summary = evaluate(Predictor(run), told, "test")
     frame = run.cases("test")
     right = frame[frame.variant == "right"]
-    assert summary["strata"] == strata.summarise(right)
+    assert summary["strata"] == stratified.summarise(right)
     assert {row["stratum"] for row in summary["strata"]["diagnosis"]} == {"nevus", "melanoma"}
     assert right["stratum:border_contrast"].between(0, 1).all()
     share = summary["text_share"]
