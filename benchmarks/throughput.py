@@ -111,7 +111,10 @@ def main() -> None:
     print(f"{options.size} px, batch {chosen.train.batch}, {torch.get_num_threads()} threads")
     print(f"bare step     {step_rate:7.1f} images/s")
     print(f"whole loop    {loop_rate:7.1f} images/s   {loop_rate / step_rate:.1%} of the bare step")
-    print(f"predict       {predict_rate:7.1f} images/s   (files, two views with evaluate.mirror, native masks)")
+    views = len(chosen.evaluate.zooms) * (2 if chosen.evaluate.mirror else 1)
+    print(
+        f"predict       {predict_rate:7.1f} images/s   (files; each seen {views} times, mirrored and at several sizes)"
+    )
     print(
         f"text cache    saves {added * 1000:.0f} ms a batch: {seconds * 1000:.0f} ms with the model in the loop "
         f"would be {(seconds + added) * 1000:.0f} ms ({(seconds + added) / seconds:.2f} times)"
