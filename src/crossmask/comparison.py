@@ -31,6 +31,7 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
         for row in table.rows
     }
     reference = frames[table.reference]
+    first = None if reference is None else averaged(reference)
     result: dict[str, Any] = {"table": table.name, "split": table.split, "rows": {}}
     for row in table.rows:
         frame = frames[row.name]
@@ -42,7 +43,7 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             "cases": int(frame.id.nunique()),
             "runs": len(runs),
             "by_seed": seed_means(frame, table.column),
-            "kinds": kinds(frame, None if row.name == table.reference else reference, table.column),
+            "kinds": kinds(frame, None if row.name == table.reference else first, table.column),
         }
         if row.of is None:
             split = row.split or table.split
@@ -51,12 +52,12 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             one["tries"] = read_json(tries) if tries.is_file() else None
             measured = runs[0].folder / "cost.json"
             one["cost"] = read_json(measured) if table.cost and measured.is_file() else None
-        same = reference is not None and not set(reference.id).isdisjoint(frame.id)
+        same = first is not None and not set(first.id).isdisjoint(frame.id)
         if same and row.name != table.reference and not row.split:
-            difference = statistics.paired_difference(averaged(reference), averaged(frame), column=table.column)
-            one["difference"] = difference.to_dict()
+            second = averaged(frame)
+            one["difference"] = statistics.paired_difference(first, second, column=table.column).to_dict()
             if table.holm:
-                one["p"] = significance.sign_flip(averaged(reference), averaged(frame), column=table.column)
+                one["p"] = significance.sign_flip(first, second, column=table.column)
         result["rows"][row.name] = one
     asked = {name: one["p"] for name, one in result["rows"].items() if "p" in one}
     for name, p in (significance.holm(asked) if asked else {}).items():
@@ -109,7 +110,7 @@ def estimates(frame: Any) -> dict[str, Any]:
 
 
 def kinds(frame: Any, reference: Any, column: str) -> dict[str, list[dict[str, Any]]]:
-    """Stratum -> its kinds of case: how many, ``column``'s mean, and its difference to the reference on them."""
+    """Stratum -> its kinds of case: how many, ``column``'s mean, its difference to ``reference`` (averaged) on them."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name in (c for c in frame.columns if str(c).startswith(stratified.COLUMN)):
         rows = found[str(name).removeprefix(stratified.COLUMN)] = []
@@ -121,7 +122,7 @@ def kinds(frame: Any, reference: Any, column: str) -> dict[str, list[dict[str, A
                 {"kind": kind, "cases": len(some), "mean": statistics.mean(seeds_as_cases(own), column).to_dict()}
             )
             if reference is not None and not set(reference.id).isdisjoint(own.id):
-                difference = statistics.paired_difference(averaged(reference), averaged(own), column=column)
+                difference = statistics.paired_difference(reference, averaged(own), column=column)
                 rows[-1]["difference"] = difference.to_dict()
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from crossmask import statistics
 from crossmask.core import rng
+from crossmask.errors import CallError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +55,10 @@ def holm(ps: Mapping[str, float]) -> dict[str, float]:
     >>> holm({"a": 0.01, "b": 0.04, "c": float("nan")})
     {'a': 0.02, 'b': 0.04, 'c': nan}
     """
-    from statsmodels.stats.multitest import multipletests
-
+    try:
+        from statsmodels.stats.multitest import multipletests
+    except ImportError as error:
+        raise CallError("compare.holm needs statsmodels: pip install 'crossmask[stats]'.") from error
     asked = {name: p for name, p in ps.items() if not np.isnan(p)}
     if not asked:
         return dict(ps)

@@ -115,7 +115,7 @@ def fit(run: Run, joined: Joined, method: Any, accelerator: Any, resume: bool) -
     validate_every = max(1, settings.validate_every // per_step) if settings.validate_every else epoch
     save_every = max(1, settings.save_every // per_step) if settings.save_every else validate_every
     optimizer = make_optimizer(method, joined.recipe)
-    state: dict[str, Any] = {"step": 0, "best": -1.0, "best_step": 0, "misses": 0, "seconds": 0.0, "dice": None}
+    state: dict[str, Any] = {"step": 0, "best": -1.0, "misses": 0, "seconds": 0.0, "dice": None}
     if resume and run.checkpoint("last").is_file():
         checkpoint.load_state(run, method, optimizer, state)
     if main:
@@ -263,7 +263,6 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
     """Score the selection part on the model's grid, keep the weights that ``train.keep`` asks for."""
     settings = joined.recipe.train
     if not len(joined.selection_rows):  # nothing set aside: the last weights are the answer, and the log says so
-        state |= {"best_step": state["step"]}
         method.after_validation(None)
         if accelerator.is_main_process:
             checkpoint.save_weights(run, "best", method, state, joined.text_dim)
@@ -277,8 +276,6 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
     state |= {"dice": scores["dice_mean"], "misses": 0 if better else state["misses"] + 1}
     if better:
         state |= {"best": score}
-    if kept:
-        state |= {"best_step": state["step"]}
     if not accelerator.is_main_process:
         return
     if kept:
