@@ -31,7 +31,7 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
         for row in table.rows
     }
     reference = frames[table.reference]
-    first = None if reference is None else averaged(reference)
+    first: Any = None if reference is None else averaged(reference)
     result: dict[str, Any] = {"table": table.name, "split": table.split, "rows": {}}
     for row in table.rows:
         frame = frames[row.name]

@@ -272,13 +272,12 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
     score = scores[settings.select_by]
     method.after_validation(score)
     better = score > state["best"]
-    kept = better or settings.keep == "last"
     state |= {"dice": scores["dice_mean"], "misses": 0 if better else state["misses"] + 1}
     if better:
         state |= {"best": score}
     if not accelerator.is_main_process:
         return
-    if kept:
+    if better or settings.keep == "last":
         checkpoint.save_weights(run, "best", method, state, joined.text_dim)
     run.log(
         event="validation",
