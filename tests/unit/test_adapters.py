@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ import numpy as np
 import openpyxl
 import pytest
 from PIL import Image
-from real_data import real
 
 from crossmask.data import manifest
 from crossmask.data.adapters import folder, monuseg, mosmed, qata
@@ -565,6 +565,16 @@ def test_part_in(name, part):
 
 
 # -- real trees ------------------------------------------------------------------------------------------
+
+
+def real(*where: str) -> Path:
+    root = os.environ.get("CROSSMASK_DATA")
+    if not root:
+        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
+    path = Path(root).joinpath(*where)
+    if not path.is_dir():
+        pytest.skip(f"{'/'.join(where)} is not there")
+    return path
 
 
 @pytest.mark.parametrize("inside", [(), ("QaTa-COV19-v2",)])

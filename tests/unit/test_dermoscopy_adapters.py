@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 import shutil
 from collections import Counter
@@ -14,7 +15,6 @@ import numpy as np
 import openpyxl
 import pytest
 from PIL import Image
-from real_data import real
 
 from crossmask.data import manifest
 from crossmask.data.adapters import isic2017, isic2018, ph2, prompts
@@ -447,6 +447,16 @@ def test_prompts_without_pictures_or_with_several_sets(tmp_path):
 
 
 # -- real trees ------------------------------------------------------------------------------------------
+
+
+def real(*where: str) -> Path:
+    root = os.environ.get("CROSSMASK_DATA")
+    if not root:
+        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
+    path = Path(root).joinpath(*where)
+    if not path.is_dir():
+        pytest.skip(f"{'/'.join(where)} is not there")
+    return path
 
 
 def test_real_isic2017(said):

@@ -22,7 +22,6 @@ from pydicom.uid import (
     SegmentationStorage,
     generate_uid,
 )
-from real_data import real
 
 from crossmask.data.seg import read_seg, read_seg_on, write_seg
 from crossmask.data.series import is_series, read_series, read_series_header
@@ -772,6 +771,16 @@ def test_nothing_about_the_patient_is_said(tmp_path, highdicom, caplog):
 
 
 # -- real data -------------------------------------------------------------------------------------------------------
+
+
+def real(*where: str) -> Path:
+    root = os.environ.get("CROSSMASK_DATA")
+    if not root:
+        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
+    path = Path(root).joinpath("dicom-sample", *where)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(where)} is not there")
+    return path
 
 
 def test_real_seg_lies_on_its_slices():

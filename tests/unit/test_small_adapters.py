@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from real_data import real
 
 from crossmask.data import manifest
 from crossmask.data.adapters import busi, kvasir, refsegrs
@@ -24,6 +24,16 @@ from crossmask.errors import DataError
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     caplog.set_level(logging.WARNING, logger="crossmask")
     return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+def real(*where: str) -> Path:
+    root = os.environ.get("CROSSMASK_DATA")
+    if not root:
+        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
+    path = Path(root).joinpath(*where)
+    if not path.is_dir():
+        pytest.skip(f"{'/'.join(where)} is not there")
+    return path
 
 
 # --- BUSI

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,6 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from real_data import real
 
 from crossmask import rooms
 from crossmask.data import layouts, manifest, volumes
@@ -660,6 +660,16 @@ def test_decathlon_missing_parts_name_themselves(tmp_path, said):
 
 
 # -- real trees ------------------------------------------------------------------------------------------
+
+
+def real(*where: str) -> Path:
+    root = os.environ.get("CROSSMASK_DATA")
+    if not root:
+        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
+    path = Path(root).joinpath(*where)
+    if not path.is_dir():
+        pytest.skip(f"{'/'.join(where)} is not there")
+    return path
 
 
 def on_one_grid(cases: Iterable[Case]) -> bool:
