@@ -116,9 +116,9 @@ class Attention(nn.Module):
         return self.dropout(self.out(answer.transpose(1, 2).flatten(2)))
 
 
-def conv_norm_act(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+def conv_norm_act(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )

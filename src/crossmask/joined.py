@@ -78,6 +78,7 @@ def join(recipe: Recipe, cases: Sequence[Case], accelerator: Any, leave_out: boo
         unlabelled=recipe.train.unlabelled // accelerator.num_processes,
         strong=data.strong,
         context=data.context,
+        foreground=data.foreground,
         text_dropout=data.text_dropout,
         modality_dropout=data.modality_dropout,
         device=accelerator.device,

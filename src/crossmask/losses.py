@@ -125,19 +125,16 @@ def consistency(guess: Tensor, target: Tensor, weight: Tensor | None = None) -> 
 
 
 def mutual_dice(one: Tensor, other: Tensor, counted: Tensor | None = None) -> Tensor:
-    """1 - 2 |A n B| / (|A| + |B|) between two probability maps (B, K, H, W), background first and left out; mean over
-    the other classes and the counted cases (B,) bool. Both empty gives 0. Range [0, 1].
+    """1 - 2 |A n B| / (|A| + |B|) between two probability maps (B, K, H, W), background first and left out; each class
+    summed over the counted cases (B,) bool, so that those without it cost nothing. Both empty gives 0. Range [0, 1].
 
     >>> a = torch.zeros(1, 2, 2, 2); mutual_dice(a, a).item()
     0.0
     """
     a, b = one[:, 1:].flatten(2), other[:, 1:].flatten(2)
-    both, total = (a * b).sum(2), a.sum(2) + b.sum(2)
-    loss = torch.where(total > 1e-6, 1 - 2 * both / total.clamp_min(1e-6), torch.zeros_like(total)).mean(1)
-    if counted is None:
-        return loss.mean()
-    weight = counted.to(loss.dtype)
-    return (loss * weight).sum() / weight.sum().clamp_min(1.0)
+    weight = torch.ones_like(a[:, :1, 0]) if counted is None else counted.to(a.dtype)[:, None]
+    both, total = (weight * (a * b).sum(2)).sum(0), (weight * (a.sum(2) + b.sum(2))).sum(0)
+    return torch.where(total > 1e-6, 1 - 2 * both / total.clamp_min(1e-6), torch.zeros_like(total)).mean()
 
 
 def soft_terms(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

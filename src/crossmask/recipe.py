@@ -45,6 +45,8 @@ class Data(Section):
     selection: Annotated[float, Field(ge=0)] | str = 0.1
     # Train that keeps its masks: all, a share (below 1), or a number of groups.
     labelled: Annotated[float, Field(gt=0)] | Literal["all"] = "all"
+    # Share of a labelled batch drawn so as to hold a class, each class as often (nnU-Net: 0.33); 0: each row in turn.
+    foreground: float = Field(0.0, ge=0, le=1)
     sides: Literal["image", "patient", "as-is"] = "image"  # whose left the network learns
     text_dropout: float = Field(0.1, ge=0, le=1)
     modality_dropout: float = Field(0.0, ge=0, le=1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crossmask.core import rng
 from crossmask.data import sides
 from crossmask.data.cache import Settings, prepare
 from crossmask.data.grid import Grid
-from crossmask.data.loader import Loader, Words, convention_of, says, variants
+from crossmask.data.loader import Loader, Words, convention_of, rows_of_classes, says, variants
 from crossmask.data.manifest import Case
 from crossmask.data.transforms import Augment, draw, intensity, warp
 from crossmask.text.encoders import tiny
@@ -194,3 +196,30 @@ def test_a_batch_larger_than_the_labelled_cases(cases: list, tmp_path: Path) -> 
     half = alone.batch(7).unlabelled
     assert half is not None
     assert set(half.id) == {cases[5].id}
+
+
+def test_foreground_share_draws_rows_that_hold_a_class_each_as_often(cases: list, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.png"
+    size = Image.open(cases[0].mask).size
+    Image.new("L", size).save(nothing)
+    few = [cases[0], *(replace(c, mask=str(nothing)) for c in cases[1:16] if Image.open(c.images[""]).size == size)]
+    assert len(few) > 8
+    plain, _ = make_loader(few, tmp_path / "store")
+    drawn, _ = make_loader(few, tmp_path / "store", foreground=0.5)
+    always, _ = make_loader(few, tmp_path / "store", foreground=1.0)
+    assert all(float(m.sum()) > 0 for step in range(3) for m in always.batch(step).labelled.mask)
+    share = np.mean([i == few[0].id for step in range(60) for i in drawn.batch(step).labelled.id])
+    usual = np.mean([i == few[0].id for step in range(60) for i in plain.batch(step).labelled.id])
+    assert usual == pytest.approx(1 / len(few), abs=0.02)
+    assert share == pytest.approx(0.5 + 0.5 / len(few), abs=0.08)
+
+    masks = np.zeros((9, 4, 4), np.uint8)
+    masks[2:8, 0, 0] = 1
+    masks[5, 1, 1] = 3
+    drawn.store = replace(drawn.store, masks=masks)
+    drawn.holding = rows_of_classes(drawn.store, np.arange(9))
+    assert [rows.tolist() for rows in drawn.holding] == [[2, 3, 4, 5, 6, 7], [5]]
+    drawn.foreground = 1.0
+    found = np.concatenate([drawn.with_foreground(np.zeros(16, int), step) for step in range(40)])
+    assert np.mean(found == 5) == pytest.approx(0.5 + 0.5 / 6, abs=0.06)  # the rare class's only row, and its share
+    assert not rows_of_classes(drawn.store, np.array([0, 1]))

@@ -92,6 +92,7 @@ class Loader:
         unlabelled: int = 0,
         strong: Augment | None = None,
         context: int = 0,
+        foreground: float = 0.0,
         text_dropout: float = 0.0,
         modality_dropout: float = 0.0,
         device: str | torch.device = "cpu",
@@ -104,6 +105,7 @@ class Loader:
         self.augment, self.strong, self.seed = augment, strong or augment, seed
         self.batch_size, self.unlabelled, self.context = batch, unlabelled, context
         self.text_dropout, self.modality_dropout = text_dropout, modality_dropout
+        self.foreground, self.holding = foreground, rows_of_classes(store, self.rows) if foreground else []
         self.device = torch.device(device)
         self.process, self.processes = process, processes
         self.orders: dict[tuple[str, int], np.ndarray] = {}
@@ -118,7 +120,19 @@ class Loader:
         self.orders = {k: order for k, order in self.orders.items() if k[0] != name or k in needed}
         for key in needed - self.orders.keys():
             self.orders[key] = rng(self.seed, *key).permutation(len(rows))
-        return rows[[self.orders[name, e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)]]
+        found = rows[[self.orders[name, e][p] for e, p in zip(epochs.tolist(), places.tolist(), strict=True)]]
+        return self.with_foreground(found, step) if name == "order" and self.holding else found
+
+    def with_foreground(self, rows: np.ndarray, step: int) -> np.ndarray:
+        """The rows, some of them exchanged for one that holds a class drawn at random (as nnU-Net oversamples)."""
+        generator = rng(self.seed, "foreground", step)
+        changed = generator.random(len(rows)) < self.foreground
+        kind = generator.integers(len(self.holding), size=len(rows))
+        place = generator.random(len(rows))
+        drawn = [
+            self.holding[k][int(p * len(self.holding[k]))] for k, p in zip(kind.tolist(), place.tolist(), strict=True)
+        ]
+        return np.where(changed, drawn, rows)
 
     def half(self, step: int, name: str) -> Half:
         """What is drawn for this process's part of the labelled ('order') or unlabelled ('unlabelled') half."""
@@ -184,6 +198,12 @@ class Loader:
         _, labels = warp(self.masks(half)[:, None].float(), self.masks(half), half.drawn)
         assert labels is not None
         return labels, torch.from_numpy(self.store.labelled[self.store.case[half.rows]]).to(self.device)
+
+
+def rows_of_classes(store: Store, rows: np.ndarray) -> list[np.ndarray]:
+    """For each foreground class that any of the rows holds, the rows that hold it."""
+    present = np.stack([np.bincount(store.masks[row].ravel(), minlength=256) > 0 for row in rows.tolist()])
+    return [rows[holds] for holds in present.T[1:] if holds.any()]
 
 
 def pixels(stored: np.ndarray, device: torch.device | str) -> Tensor:

@@ -1,14 +1,15 @@
 """Two image branches that look at each other, one a modality, with a decoder each and one on what they share.
 
 Source: the blog post 'Multi-modal contrastive mutual learning and pseudo-label re-learning' (2025), sections 2.1
-and 5.2. Shapes: image (B, C, H, W); maps of a branch at strides 4, 8, 16, 16; logits (B, K, H, W).
+and 5.2. Shapes: image (B, C, H, W); maps of a branch at strides 2, 4, 8, 16; logits (B, K, H, W).
 
 stated: a ResNet34 encoder a modality, from scratch; features [B, 512, H/16, W/16] each; side by side (1024), 1x1
 convolution to 512, batch normalisation, ReLU; cross-modal attention aligns the two.
 reconstructed: a plain ResNet34 has 512 channels at stride 32, so its last stage is dilated to stay at 16; the attention
 is multi-head cross-attention of each branch's last map to the others' (residual, learned scale; ``attention=False``
-leaves it out); decoders after U-Net, one a branch and one on the fused map, which is the answer; any number of
-modalities, also one; the state of a modality that is not there is learned.
+leaves it out); decoders after U-Net, one a branch and one on the fused map, which is the answer; their finest skip, at
+stride 2, is a convolution of its own, since the ResNet begins at 4; any number of modalities, also one; the state of a
+modality that is not there is learned.
 ``width``: channels of the first stage (64 is ResNet34; fewer for a CPU).
 """
 
@@ -52,24 +53,29 @@ class CrossModalAttention(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Strides 16 -> 8 -> 4 with skips, -> 2 -> 1 without, then 1x1: [skip4, skip8, top] -> (B, K, H, W)."""
+    """Strides 16 -> 8 -> 4 -> 2 with skips, -> 1 without, then 1x1: [skip2, skip4, skip8, top] -> (B, K, H, W)."""
 
     def __init__(self, skips: Sequence[int], top: int, widths: Sequence[int], classes: int, dropout: float) -> None:
         super().__init__()
         self.enter = nn.Sequential(conv_norm_act(top, widths[0]), nn.Dropout2d(dropout))
         self.levels = nn.ModuleList()
         before = widths[0]
-        for skip, width in zip((skips[1], skips[0], 0, 0), widths[1:], strict=True):
+        for skip, width in zip((*reversed(skips), 0), widths[1:], strict=True):
             self.levels.append(nn.Sequential(conv_norm_act(before + skip, width), nn.Dropout2d(dropout)))
             before = width
         self.classify = nn.Conv2d(before, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        x = self.enter(maps[2])
-        for level, skip in zip(self.levels, (maps[1], maps[0], None, None), strict=True):
+        x = self.enter(maps[3])
+        for level, skip in zip(self.levels, (maps[2], maps[1], maps[0], None), strict=True):
             x = upsample(x)
             x = level(x if skip is None else torch.cat([x, skip], 1))
         return self.classify(x)
+
+
+def finest(first: int) -> int:
+    """Channels at stride 2; a narrow network keeps enough for its classes."""
+    return max(first // 2, 16)
 
 
 class Decoders(nn.Module):
@@ -78,20 +84,21 @@ class Decoders(nn.Module):
     def __init__(self, branches: int, channels: Sequence[int], classes: int, dropout: float) -> None:
         super().__init__()
         first, second, _, top = channels
-        widths = (top // 2, second, first, max(first // 2, 8), max(first // 4, 8))
+        skips = (finest(first), first, second)
+        widths = (top // 2, *reversed(skips), max(first // 4, 16))
         self.count = branches
-        self.fused = Decoder((first * branches, second * branches), top, widths, classes, dropout)
-        self.single = nn.ModuleList(Decoder((first, second), top, widths, classes, dropout) for _ in range(branches))
+        self.fused = Decoder([s * branches for s in skips], top, widths, classes, dropout)
+        self.single = nn.ModuleList(Decoder(skips, top, widths, classes, dropout) for _ in range(branches))
 
     def forward(self, maps: list[Tensor], text: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
         """text and text_mask: taken as every decoder takes them, and not looked at."""
-        of_branch = [maps[3 * m : 3 * m + 3] for m in range(self.count)]
-        skips = [torch.cat([own[level] for own in of_branch], 1) for level in (0, 1)]
+        of_branch = [maps[4 * m : 4 * m + 4] for m in range(self.count)]
+        skips = [torch.cat([own[level] for own in of_branch], 1) for level in range(3)]
         return self.fused([*skips, maps[-1]])
 
     def branches(self, maps: list[Tensor]) -> Tensor:
         """(M, B, K, H, W): each branch's own answer."""
-        return torch.stack([single(maps[3 * m : 3 * m + 3]) for m, single in enumerate(self.single)])
+        return torch.stack([single(maps[4 * m : 4 * m + 4]) for m, single in enumerate(self.single)])
 
 
 class DualBranch(nn.Module):
@@ -104,7 +111,8 @@ class DualBranch(nn.Module):
         self.counts = tuple(channels)
         self.encoder = nn.ModuleList(branches)
         widths: tuple[int, ...] = branches[0].channels  # type: ignore[assignment]
-        kept = (widths[0], widths[1], widths[3])
+        kept = (finest(widths[0]), widths[0], widths[1], widths[3])
+        self.fine = nn.ModuleList(conv_norm_act(count, kept[0], stride=2) for count in channels)
         several = len(channels) > 1  # a lone modality is always there
         self.absent = nn.ParameterList(0.02 * torch.randn(len(channels), width) for width in kept if several)
         cross = attention and several
@@ -127,14 +135,14 @@ class DualBranch(nn.Module):
         for m, part in enumerate(padded.split(self.counts, 1)):
             maps = self.encoder[m](part)
             there = present[:, m].view(-1, 1, 1, 1)
-            kept = [maps[0], maps[1], maps[3]]
+            kept = [self.fine[m](2 * part - 1), maps[0], maps[1], maps[3]]
             for place, state in enumerate(self.absent):
                 kept[place] = torch.where(there, kept[place], state[m].to(image.dtype).view(1, -1, 1, 1))
             found.append(kept)
-        tops = [own[2] for own in found]
+        tops = [own[3] for own in found]
         if self.attention is not None:
             tops = self.attention(tops, present)
-        maps = [x for own, top in zip(found, tops, strict=True) for x in (own[0], own[1], top)]
+        maps = [x for own, top in zip(found, tops, strict=True) for x in (*own[:3], top)]
         return [*maps, self.fusion_layer(torch.cat(tops, 1))]
 
     def decode(
@@ -172,7 +180,11 @@ class DualBranch(nn.Module):
         total = mask.new_zeros((), dtype=torch.float32)
         for m, logits in enumerate(features["branches"]):
             weight = features["present"][:, m].float().view(-1, 1, 1).expand(mask.shape)
-            total = total + dice_loss(logits, mask, weight=weight) + cross_entropy(logits, mask, weight=weight)
+            total = (
+                total
+                + dice_loss(logits, mask, weight=weight, over="batch")
+                + cross_entropy(logits, mask, weight=weight)
+            )
         return {"branches": total}
 
 
