@@ -187,7 +187,8 @@ def test_isic2017_sentences_and_their_variants(tmp_path, said):
     }
     assert cases["ISIC_0000003"].texts == {}
     assert [c.text_origin for c in cases.values()] == ["annotation"] * 3 + ["unknown"]
-    assert all(c.splits == {} for c in cases.values())
+    parts = [c.splits for c in cases.values()]  # of their benchmark, not of the challenge
+    assert parts == [{"medclipseg": part} for part in ("train", "valid", "test")] + [{}]
     assert "1 images without a sentence (medclipseg): ISIC_0000003" in said()
     assert "2 table rows without an image: ISIC_0000077.png, ISIC_0000088.png" in said()
     assert "1 tables left aside: Train_text_10.xlsx" in said()

@@ -3,7 +3,7 @@
 Wherever below the given folder they lie, image and mask folders are known by their published names (case, spaces and
 signs aside), also where an archive unpacked into a folder of its own name. A case has the free columns age, sex, site
 and diagnosis; what is not known is empty. Sentences of MedCLIPSeg's sheets become ``text:medclipseg`` and, for its test
-variants, ``text:medclipseg_contradictory`` ...; its parts are not the challenge's and are not taken for a split.
+variants, ``text:medclipseg_contradictory`` ...; its parts, which are not the challenge's, are ``split:medclipseg``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Layout: ``Kvasir-SEG/images/<id>.jpg`` and ``Kvasir-SEG/masks/<id>.jpg`` of the same name; ``kavsir_bboxes.json`` (spelt
 so) is left aside. ``train.txt`` and ``val.txt``, one id a line, as the authors published them later (880 and 120), are
-the split where both are there. ``Prompts_Folder`` holds MedCLIPSeg's sheets, if there are any: ``text:medclipseg``.
+the split where both are there. ``Prompts_Folder`` holds MedCLIPSeg's sheets, if there are any: ``text:medclipseg``,
+``split:medclipseg``.
 
 Source: Jha et al., MMM 2020 (research and education only); sentences: Koleilat et al., MedCLIPSeg, arXiv:2602.20423
 (Apache-2.0). Known faults: masks are JPEG in three channels, so their values are smeared about 0 and 255 (cut at half);

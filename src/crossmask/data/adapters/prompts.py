@@ -191,7 +191,8 @@ class Sentences:
         self.parts: dict[str, set[str]] = {}  # wording of a variant -> the parts that have it
 
     def read(self, files: Iterable[Path], *, parts: bool) -> None:
-        """All sheets, train first; ``parts``: their names say who is in train, valid, test and the subsets of train."""
+        """All sheets, train first; their names say who is in train, valid and test: of the split and, each a split, the
+        subsets of train (``parts``), or of a split called as the wording is, beside the data set's own."""
         known: list[tuple[Sheet, Path]] = []
         for file in files:
             sheet = sheet_of(file.stem)
@@ -220,7 +221,7 @@ class Sentences:
             if sheet.variant:
                 self.variants.add(row[image], wording, row[text], "", None)
             else:
-                self.plain.add(row[image], wording, row[text], sheet.subset, sheet.part if parts else None)
+                self.plain.add(row[image], wording, row[text], sheet.subset if parts else self.wording, sheet.part)
                 named.add(key(row[image]))
             own = row[mask] if mask else ""
             if own and stem(self.masks.setdefault(key(row[image]), own)).casefold() != stem(own).casefold():
