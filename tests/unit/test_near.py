@@ -50,6 +50,15 @@ def test_near_duplicates_are_found_and_nothing_else(cases: list[Case]) -> None:
     }
 
 
+def test_one_and_the_same_frame_makes_no_duplicates(tmp_path: Path) -> None:
+    y, x = np.mgrid[:160, :160] - 79.5
+    light = 1 / (1 + np.exp(np.hypot(y, x) - 72))  # a microscope's dark rim: the strongest edge, the same everywhere
+    for n in range(4):
+        framed = (np.asarray(lesion(n)) * light[..., None]).astype(np.uint8)
+        Image.fromarray(framed).save(tmp_path / f"{n}.png")
+    assert near.clusters([Case(str(n), {"": str(tmp_path / f"{n}.png")}) for n in range(4)]) == []
+
+
 def test_pictures_without_detail_are_no_duplicates(tmp_path: Path) -> None:
     for name in ("a", "b"):
         Image.new("L", (80, 80), 100).save(tmp_path / f"{name}.png")

@@ -1,7 +1,8 @@
 """Near-duplicates: one thing pictured under several ids, found by what the pictures show.
 
 Two pictures are near-duplicates if their fine detail agrees (hair, dots, ruler marks), turned or mirrored or not; that
-both show a dark spot in the middle says nothing, so what is coarse is taken away first.
+both show a dark spot in the middle says nothing, so what is coarse is taken away first. Nor does one and the same frame
+(a microscope's dark rim, a coloured marker): each place counts relative to how strong the detail around it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from crossmask.data.manifest import Case
 
 SIDE = 64  # pixels of the small picture that is compared
 COARSE = 3.0  # standard deviation, in its pixels, of what is taken away
+FAINT = 0.01  # strength of detail, black to white being 1, below which it is noise
 LIKENESS = 0.75  # correlation of the details above which two pictures are near-duplicates
 BLOCK = 512
 
@@ -27,6 +29,7 @@ def detail(pixels: np.ndarray) -> np.ndarray:
     """(1, h, w) in [0, 1] -> (SIDE, SIDE): the fine detail, mean 0 and length 1 (0 for a picture without any)."""
     small = np.asarray(Image.fromarray(pixels[0]).resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
     fine = small - ndimage.gaussian_filter(small, COARSE, mode="nearest")
+    fine /= np.sqrt(ndimage.gaussian_filter(fine**2, COARSE, mode="nearest") + FAINT**2)
     fine -= fine.mean()
     length = float(np.linalg.norm(fine))
     return fine / length if length > 1e-6 else np.zeros_like(fine)
