@@ -87,7 +87,7 @@ def copies_of(case: Case, folder: Path, size: int, seed: int) -> list[Case]:
             for path, drawn in files:
                 with sentence_for_write_errors(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    drawn.save(path)
+                    drawn.save(path, compress_level=1)
             found.append(
                 replace(
                     case,
