@@ -60,8 +60,9 @@ class Decoder(nn.Module):
         self.enter = nn.Sequential(conv_norm_act(top, widths[0]), nn.Dropout2d(dropout))
         self.levels = nn.ModuleList()
         before = widths[0]
-        for skip, width in zip((*reversed(skips), 0), widths[1:], strict=True):
-            self.levels.append(nn.Sequential(conv_norm_act(before + skip, width), nn.Dropout2d(dropout)))
+        rates = (dropout, dropout, 0.0, 0.0)  # whole channels of the narrow last levels are not to be spared
+        for skip, width, rate in zip((*reversed(skips), 0), widths[1:], rates, strict=True):
+            self.levels.append(nn.Sequential(conv_norm_act(before + skip, width), nn.Dropout2d(rate)))
             before = width
         self.classify = nn.Conv2d(before, classes, 1)
 
