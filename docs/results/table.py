@@ -1,9 +1,11 @@
-"""The README's results table, from the score files beside this script.
+"""The README's results, from the score files and tables beside this script.
 
     cp RUN/scores/valid.json docs/results/NAME.json      # after 'crossmask evaluate RUN --data cases.csv --split valid'
+    cp FOLDER/TABLE.md FOLDER/TABLE.json docs/results/   # after 'crossmask reproduce TABLE ... -o FOLDER'
     python docs/results/table.py --write                 # README.md, between the markers
 
-A file's name orders the rows; the first line of ``rows.txt`` that begins with the name gives the row's title.
+``rows.txt``: a score file's name and the title of its rows. ``tables.txt``: a table's name and which of its rows the
+README shows; all of them stand in TABLE.md.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+RESULTS, TABLES = "results", "tables"  # names of the README's markers
 WORDS = {"right": "its own", "none": "none", "other": "another case's", "swapped": "sides swapped"}
 
 
@@ -25,8 +27,8 @@ def number(estimate: dict) -> str:
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
-def titles() -> dict[str, str]:
-    lines = (HERE / "rows.txt").read_text(encoding="utf-8").splitlines()
+def titles(file: str) -> dict[str, str]:
+    lines = (HERE / file).read_text(encoding="utf-8").splitlines()
     return dict(line.split(": ", 1) for line in lines if line.strip() and not line.startswith("#"))
 
 
@@ -61,23 +63,52 @@ def table() -> str:
         "| run | sentence | cases | `dice_pooled` | `dice_mean` | `iou_pooled` | `iou_mean` | trained |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    body = [row for name, title in titles().items() for row in rows(name, title)]
+    body = [row for name, title in titles("rows.txt").items() for row in rows(name, title)]
     return "\n".join([*head, *body])
 
 
-def with_table(readme: str) -> str:
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+def shortened(name: str, shown: str) -> str:
+    """Some rows of a table of comparisons: both families and the paired difference to its reference."""
+    made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+    title = (HERE / f"{name}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("## ")
+    lines = [
+        f"{title} ([all rows, settings and distances](docs/results/{name}.md), `crossmask reproduce {name}`):",
+        "",
+        f"| row | cases | `dice_mean` | `dice_pooled` | `{made['column']}` a case, minus {made['reference']} |",
+        "|---|---|---|---|---|",
+    ]
+    for row in shown.split("; "):
+        one = made["rows"][row]
+        both = " | ".join(number(one["estimates"][score]) for score in ("dice_mean", "dice_pooled"))
+        lines.append(f"| {row} | {one['cases']:,} | {both} | {signed(one.get('difference'))} |")
+    return "\n".join(lines)
+
+
+def signed(difference: dict | None) -> str:
+    return "" if difference is None else "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**difference)
+
+
+def tables() -> str:
+    return "\n\n".join(shortened(name, shown) for name, shown in titles("tables.txt").items())
+
+
+def between(readme: str, name: str, text: str) -> str:
+    before, _, rest = readme.partition(f"<!-- {name} -->")
+    _, _, after = rest.partition(f"<!-- end of {name} -->")
+    return f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->{after}"
+
+
+def filled(readme: str) -> str:
+    return between(between(readme, RESULTS, table()), TABLES, tables())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     if parser.parse_args().write:
-        README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+        README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        sys.stdout.write(table() + "\n")
+        sys.stdout.write(f"{table()}\n\n{tables()}\n")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,13 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
     }
     reference = frames[table.reference]
     first: Any = None if reference is None else averaged(reference)
-    result: dict[str, Any] = {"table": table.name, "split": table.split, "rows": {}}
+    result: dict[str, Any] = {
+        "table": table.name,
+        "split": table.split,
+        "column": table.column,
+        "reference": table.reference,
+        "rows": {},
+    }
     for row in table.rows:
         frame = frames[row.name]
         if frame is None:
