@@ -140,11 +140,21 @@ def trained(work: Work, resolved: Recipe, place: Path) -> Run:
     return run
 
 
+def kept_setting(work: Work, name: str | None) -> Mapping[str, Any]:
+    """What the tries of the row of this name came to; nothing for None."""
+    if name is None:
+        return {}
+    path = tries_path(work.folder, next(r for r in work.table.rows if r.name == name))
+    if not path.is_file():
+        raise CallError(f"{work.table.name}: the row '{name}' has to be made first; its setting is not chosen yet.")
+    return read_json(path)["setting"]
+
+
 def recipe_of(work: Work, row: Row, setting: Mapping[str, Any], seed: int, fold: str) -> Recipe:
-    """A run's recipe: the table's, with what all rows, this row and the tried setting change, and the overrides."""
+    """A run's recipe: the table's, with what all rows, the row this is like, this row and the try change; overrides."""
     table = work.table
     plain = recipes.plain(table.recipe)
-    for given in (table.set, row.set, setting):
+    for given in (table.set, kept_setting(work, row.like), row.set, setting):
         for key, value in given.items():
             recipes.put(plain, key, value)
     recipes.put(plain, "train.seed", seed)

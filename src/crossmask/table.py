@@ -10,7 +10,8 @@ A table is a YAML file in ``tables/``:
                        holm: true for a test of each, corrected for their number
     cost               true: weights, operations, time and memory of each row's network
     rows               name -> set, seeds (default [0]), folds (names of split columns; default the recipe's own),
-                       tries (up to three settings, the best on the selection part is kept), or of + variant: another
+                       tries (up to three settings, the best on the selection part is kept), like: a row above whose
+                       kept setting this one starts from (an ablation), or of + variant: another
                        row's runs under one of the variants that evaluation scores (shift: 2 mm, modalities: t1),
                        split: another part than the table's,
                        teacher: a row whose run of the same seed and fold teaches,
@@ -50,6 +51,7 @@ class Row:
     variant: str = "right"
     split: str | None = None  # the part that is scored; None: the table's
     printed: Mapping[str, float] = field(default_factory=dict)  # score -> the source's number
+    like: str | None = None  # a row with tries, above, whose kept setting comes before ``set``
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def load(name: str) -> Table:
                 given.get("variant", "right"),
                 given.get("split"),
                 given.get("printed", {}),
+                given.get("like"),
             )
             for row, given in plain["rows"].items()
         )
@@ -116,9 +119,12 @@ def load(name: str) -> Table:
     except (KeyError, TypeError, AttributeError) as error:
         raise CallError(f"{path}: is no table: {type(error).__name__} {error}; see 'tables/' for the form.") from error
     names = [row.name for row in rows]
-    for wanted in [table.reference, *(r.of for r in rows if r.of), *(r.teacher for r in rows if r.teacher)]:
+    for wanted in [table.reference, *(w for r in rows for w in (r.of, r.teacher, r.like) if w)]:
         if wanted not in names:
             raise CallError(f"{path}: the row '{wanted}' is named but not there; there are {name_list(names)}.")
+    for place, row in enumerate(rows):
+        if row.like and not any(r.name == row.like and r.tries for r in rows[:place]):
+            raise CallError(f"{path}: row '{row.name}' is like '{row.like}', which has no tries or stands below it.")
     return table
 
 

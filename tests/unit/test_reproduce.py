@@ -17,6 +17,7 @@ from crossmask import reproduce as tables
 from crossmask.comparison import gather
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError
+from crossmask.files import write_json
 from crossmask.run import Run
 from crossmask.table import load
 
@@ -178,12 +179,35 @@ def test_unknown_tables_and_rows_are_named(made: tuple) -> None:
         tables.reproduce(str(path), cases, out, only=["nobody"], device="cpu")
 
 
+def test_an_ablation_starts_from_the_kept_setting(made: tuple, tmp_path: Path) -> None:
+    path, _, _ = made
+    plain = yaml.safe_load(path.read_text())
+    plain["rows"]["slower"] = {"like": "alone", "set": {"train.warmup": 0.5}}
+    plain["rows"]["another rate"] = {"like": "alone", "set": {"train.lr": 5e-4}}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    table = load(str(tmp_path / "table.yaml"))
+    work = tables.Work(table, [], tmp_path, (), "cpu", "")
+    alone, *_, slower, another = table.rows
+    with pytest.raises(CallError, match="the row 'alone' has to be made first"):
+        tables.recipe_of(work, slower, {}, 0, "")
+    write_json(tables.tries_path(tmp_path, alone), {"scores": [0.1, 0.2], "kept": 1, "setting": {"train.lr": 1e-3}})
+    found = tables.recipe_of(work, slower, {}, 0, "").train
+    assert (found.lr, found.warmup) == (1e-3, 0.5)
+    assert tables.recipe_of(work, another, {}, 0, "").train.lr == 5e-4
+    plain["rows"]["slower"]["like"] = "with a teacher"
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    with pytest.raises(CallError, match="'with a teacher', which has no tries"):
+        load(str(tmp_path / "table.yaml"))
+
+
 @pytest.mark.parametrize("name", sorted(recipes.shipped("tables")))
 def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Path) -> None:
     table = load(name)
     work = tables.Work(table, [], tmp_path, (), "cpu", "")
     budget = tables.recipe_of(work, table.rows[0], {}, 0, "").train.images
     for row in table.rows:
+        if row.tries:
+            write_json(tables.tries_path(tmp_path, row), {"scores": [], "kept": 1, "setting": row.tries[1]})
         for setting in ({}, *row.tries) if row.of is None else ():
             assert tables.recipe_of(work, row, setting, 0, row.folds[0]).train.images == budget
     assert len({len(row.tries) for row in table.rows if row.tries}) <= 1, "some rows had more settings to choose from"
