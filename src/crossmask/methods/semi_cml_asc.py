@@ -26,7 +26,16 @@ from torch import Tensor, nn
 
 from crossmask.core import Batch, Labelled, Progress, Unlabelled
 from crossmask.errors import CallError
-from crossmask.losses import area_similarity, consistency, cross_entropy, dice_loss, probabilities, ramp, soft_terms
+from crossmask.losses import (
+    Over,
+    area_similarity,
+    consistency,
+    cross_entropy,
+    dice_loss,
+    probabilities,
+    ramp,
+    soft_terms,
+)
 
 STAGE_TWO = 51 / 81
 SECOND_JOINS = 0.8  # of stage 2
@@ -46,13 +55,14 @@ class AreaContrast(nn.Module):
         passes: int,
         relearn_labelled: bool,
         answer: str,
+        over: Over,
     ) -> None:
         super().__init__()
         self.network = nn.ModuleList(networks)
         self.teacher = copy.deepcopy(networks[1]).requires_grad_(False)
         self.channels = channels
         self.contrast, self.agreement, self.passes = contrast, agreement, passes
-        self.relearn_labelled, self.answer = relearn_labelled, answer
+        self.relearn_labelled, self.answer, self.over = relearn_labelled, answer, over
         self.pseudo: tuple[Tensor, Tensor] | None = None
         self.pool: Tensor
         self.register_buffer("pool", torch.full((POOL,), -1.0))
@@ -79,7 +89,7 @@ class AreaContrast(nn.Module):
             for m, logits in enumerate(self.logits(own.image, own)):
                 weight = own.present[:, m].float().view(-1, 1, 1).expand(own.mask.shape)
                 losses.append(cross_entropy(logits, own.mask, weight=weight))
-                losses.append(0.7 * dice_loss(logits, own.mask, weight=weight))
+                losses.append(0.7 * dice_loss(logits, own.mask, weight=weight, over=self.over))
             terms["labelled"] = torch.stack(losses).sum()
         if other is None:
             return terms
@@ -172,10 +182,11 @@ def build(
     passes: int = 4,
     relearn_labelled: bool = False,
     answer: Literal["mean", "first", "second"] = "mean",
+    over: Over = "case",
 ) -> AreaContrast:
     """contrast, agreement: weights of the area contrast and the squared difference. passes: noisy repeats of a soft
-    label.
-    relearn_labelled: keep the labelled term in stage 2. answer: who predicts. teacher: not used."""
+    label. relearn_labelled: keep the labelled term in stage 2. answer: who predicts. over: what a labelled Dice counts
+    over. teacher: not used."""
     channels = tuple(make.channels)  # type: ignore[attr-defined]
     if len(channels) != 2:
         raise CallError(f"method 'semi-cml-asc' learns from two modalities, data.modalities names {len(channels)}.")
@@ -187,4 +198,5 @@ def build(
         passes=passes,
         relearn_labelled=relearn_labelled,
         answer=answer,
+        over=over,
     )
