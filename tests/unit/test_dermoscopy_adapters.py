@@ -466,11 +466,13 @@ def test_real_isic2017(said):
     assert Counter(c.free["diagnosis"] for c in cases) == {"melanoma": 261, "seborrheic keratosis": 161, "nevus": 978}
     assert Counter(c.free["sex"] for c in cases) == {"female": 617, "male": 608, "": 175}
     assert sum(not c.free["age"] for c in cases) == 197
-    assert all(c.mask and not c.splits and c.group is None for c in cases)
+    assert all(c.mask and c.group is None for c in cases)
+    parts = Counter(c.splits.get("medclipseg") for c in cases)
+    assert parts == {"train": 669, "valid": 74, "test": 45, None: 612}
     assert Counter(len(c.texts) for c in cases) == {0: 612, 1: 743, 5: 45}
     assert "197 images of unknown age" in said()
     assert "175 images of unknown sex" in said()
-    assert len(said().splitlines()) == 5  # those two, no site, no sentence, no group
+    assert len(said().splitlines()) == 6  # those two, no site, no sentence, no part, no group
 
 
 @pytest.mark.parametrize("inside", [(), ("PH2Dataset",)])
