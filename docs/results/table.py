@@ -15,16 +15,12 @@ import json
 import sys
 from pathlib import Path
 
+from crossmask.comparison import signed, told
+
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
 RESULTS, TABLES = "results", "tables"  # names of the README's markers
 WORDS = {"right": "its own", "none": "none", "other": "another case's", "swapped": "sides swapped"}
-
-
-def number(estimate: dict) -> str:
-    if estimate["low"] is None:
-        return f"{estimate['value']:.3f}"
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def titles(file: str) -> dict[str, str]:
@@ -38,9 +34,9 @@ def rows(name: str, title: str) -> list[str]:
     made = scores["training"]
     cost = f"{made['images']:,} images, {made['minutes']:.0f} min"
     found = []
-    for variant, told in WORDS.items():
+    for variant, words in WORDS.items():
         if variant in scores["variants"]:
-            found.append((title, told if made["text"] else "not read", cost, scores["variants"][variant]))
+            found.append((title, words if made["text"] else "not read", cost, scores["variants"][variant]))
             title = cost = ""
     if "disjoint" in scores:
         found.append(
@@ -52,9 +48,9 @@ def rows(name: str, title: str) -> list[str]:
             )
         )
     return [
-        f"| {head} | {told} | {one['cases']:,} | {number(one['dice_pooled'])} | {number(one['dice_mean'])} "
-        f"| {number(one['iou_pooled'])} | {number(one['iou_mean'])} | {cost} |"
-        for head, told, cost, one in found
+        f"| {head} | {words} | {one['cases']:,} | {told(one['dice_pooled'])} | {told(one['dice_mean'])} "
+        f"| {told(one['iou_pooled'])} | {told(one['iou_mean'])} | {cost} |"
+        for head, words, cost, one in found
     ]
 
 
@@ -70,22 +66,18 @@ def table() -> str:
 def shortened(name: str, shown: str) -> str:
     """Some rows of a table of comparisons: both families and the paired difference to its reference."""
     made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
-    title = (HERE / f"{name}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("## ")
     lines = [
-        f"{title} ([all rows, settings and distances](docs/results/{name}.md), `crossmask reproduce {name}`):",
+        f"{made['title']} ([all rows, settings and distances](docs/results/{name}.md), `crossmask reproduce {name}`):",
         "",
         f"| row | cases | `dice_mean` | `dice_pooled` | `{made['column']}` a case, minus {made['reference']} |",
         "|---|---|---|---|---|",
     ]
     for row in shown.split("; "):
         one = made["rows"][row]
-        both = " | ".join(number(one["estimates"][score]) for score in ("dice_mean", "dice_pooled"))
-        lines.append(f"| {row} | {one['cases']:,} | {both} | {signed(one.get('difference'))} |")
+        both = " | ".join(told(one["estimates"][score]) for score in ("dice_mean", "dice_pooled"))
+        difference = signed(one["difference"]) if "difference" in one else ""
+        lines.append(f"| {row} | {one['cases']:,} | {both} | {difference} |")
     return "\n".join(lines)
-
-
-def signed(difference: dict | None) -> str:
-    return "" if difference is None else "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**difference)
 
 
 def tables() -> str:

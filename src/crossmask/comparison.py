@@ -34,6 +34,7 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
     first: Any = None if reference is None else averaged(reference)
     result: dict[str, Any] = {
         "table": table.name,
+        "title": table.title,
         "split": table.split,
         "column": table.column,
         "reference": table.reference,

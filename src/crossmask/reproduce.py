@@ -140,10 +140,8 @@ def trained(work: Work, resolved: Recipe, place: Path) -> Run:
     return run
 
 
-def kept_setting(work: Work, name: str | None) -> Mapping[str, Any]:
-    """What the tries of the row of this name came to; nothing for None."""
-    if name is None:
-        return {}
+def kept_setting(work: Work, name: str) -> Mapping[str, Any]:
+    """What the tries of the row of this name came to."""
     path = tries_path(work.folder, next(r for r in work.table.rows if r.name == name))
     if not path.is_file():
         raise CallError(f"{work.table.name}: the row '{name}' has to be made first; its setting is not chosen yet.")
@@ -154,7 +152,7 @@ def recipe_of(work: Work, row: Row, setting: Mapping[str, Any], seed: int, fold:
     """A run's recipe: the table's, with what all rows, the row this is like, this row and the try change; overrides."""
     table = work.table
     plain = recipes.plain(table.recipe)
-    for given in (table.set, kept_setting(work, row.like), row.set, setting):
+    for given in (table.set, kept_setting(work, row.like) if row.like else {}, row.set, setting):
         for key, value in given.items():
             recipes.put(plain, key, value)
     recipes.put(plain, "train.seed", seed)

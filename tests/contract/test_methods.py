@@ -139,6 +139,20 @@ def test_loss_falls(name, options, network):
     assert labelled_loss() < 0.8 * start
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if "over" in rooms.options(rooms.door("method", n))])
+def test_over_says_what_a_labelled_dice_counts_over(name):
+    given = batch(name=name)
+    given.labelled.mask[1:] = 0  # one case of four has the class
+
+    def total(over: str) -> float:
+        one = method(name, {"over": over})
+        torch.manual_seed(1)
+        return sum(float(value.detach()) for value in one.train()(given, Progress(0, 0, 0.0)).values())
+
+    assert total("case") == total("case")
+    assert abs(total("batch") - total("case")) > 1e-3
+
+
 @each_case
 def test_what_is_not_trained_gets_no_gradient(name, options):
     one = method(name, options)

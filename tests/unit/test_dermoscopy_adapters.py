@@ -284,6 +284,8 @@ LINES = [
 def test_ph2_workbook_and_text_agree(tmp_path, said):
     root = ph2.fake(tmp_path / "set")
     cases = ph2.scan(root)
+    assert any(c.texts for c in cases)
+    assert not any(c.splits for c in cases), "a sheet of one's own is no split"
     assert cases[2].free == {
         "diagnosis": "melanoma",
         "histology": "melanoma",

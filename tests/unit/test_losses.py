@@ -305,6 +305,11 @@ def test_consistency_mutual_dice_and_ramp():
     half[:, 0, 1] = 1
     assert float(mutual_dice(hard, half)) == pytest.approx(1 - 2 * 4 / (8 + 4))
     assert float(mutual_dice(hard, hard.flip(2), torch.tensor([False]))) == 0
+    faint = torch.full_like(hard, 0.01)  # a case without the class, summed with the other, costs little
+    both = 2 * (8 + 16 * 0.01 * 0.01) / (16 + 2 * 16 * 0.01)
+    assert float(mutual_dice(torch.cat([hard, faint]), torch.cat([hard, faint]))) == pytest.approx(1 - both, abs=1e-6)
+    seen = torch.tensor([True, False])
+    assert float(mutual_dice(torch.cat([hard, faint]), torch.cat([hard, faint]), seen)) == 0
     assert ramp(0.2, 0.4) == pytest.approx(math.exp(-5 * 0.25))
 
 

@@ -17,7 +17,7 @@ from crossmask import reproduce as tables
 from crossmask.comparison import gather
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError
-from crossmask.files import write_json
+from crossmask.files import read_json, write_json
 from crossmask.run import Run
 from crossmask.table import load
 
@@ -64,6 +64,8 @@ def test_a_table_is_made_once_and_reused(made: tuple) -> None:
     text = tables.reproduce(str(path), cases, out, device="cpu")
     assert "## Tiny" in text
     assert "Nothing is proven." in text
+    head = {"table": "table", "title": "Tiny", "split": "test", "column": "dice", "reference": "alone"}
+    assert head.items() <= read_json(out / "table.json").items()
     result = (out / "table.json").read_text()
     runs = sorted(p.parent for p in out.rglob(tables.DONE))
     assert len(runs) == 5  # two tries, one of which is seed 0; seed 1; two of the other row

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "results" / "table.py"))
+
+    def score(value: float) -> dict:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    rows = {
+        name: {"cases": 1200, "estimates": {"dice_mean": score(mean), "dice_pooled": score(0.8)}, **more}
+        for name, mean, more in (
+            ("plain", 0.7, {}),
+            ("hidden", 0.1, {}),
+            ("better", 0.75, {"difference": {"value": 0.05, "low": None, "high": None}}),
+        )
+    }
+    made = {"table": "tiny", "title": "Tiny", "column": "dice", "reference": "plain", "rows": rows}
+    (tmp_path / "tiny.json").write_text(json.dumps(made))
+    script["shortened"].__globals__["HERE"] = tmp_path
+    text = script["shortened"]("tiny", "better; plain")
+    assert text.startswith(
+        "Tiny ([all rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny`)"
+    )
+    assert text.splitlines()[-2:] == [
+        "| better | 1,200 | 0.750 [0.650, 0.850] | 0.800 [0.700, 0.900] | +0.050 |",
+        "| plain | 1,200 | 0.700 [0.600, 0.800] | 0.800 [0.700, 0.900] |  |",
+    ]
 
 
 def test_readme_table_is_made_from_the_score_files() -> None:

@@ -192,7 +192,7 @@ def join_archive(metadata: str | None, tree: Tree, facts: Facts) -> None:
 def cases(tree: Tree, facts: Facts) -> list[Case]:
     """One case a picture; the folders are the split where there is more than train. What was left out is logged."""
     told = Sentences(facts.found, facts.losses, WORDING)
-    told.read(tree.tables, parts=False)
+    told.read(tree.tables, split=WORDING)
     if [part.name for part in tree.parts] != ["train"]:
         told.plain.place_by_folder("")
     facts.count_unknown()

@@ -128,7 +128,7 @@ class DualBranch(nn.Module):
         text_mask: Tensor | None = None,
         present: Tensor | None = None,
     ) -> list[Tensor]:
-        """image (B, C, H, W) in [0, 1] -> strides 4, 8, 16 of each branch, then the fused map at 16."""
+        """image (B, C, H, W) in [0, 1] -> strides 2, 4, 8, 16 of each branch, then the fused map at 16."""
         if present is None:
             present = torch.ones(image.shape[0], len(self.counts), dtype=torch.bool, device=image.device)
         found = []
@@ -177,15 +177,12 @@ class DualBranch(nn.Module):
     def auxiliary(
         self, features: dict[str, Any], mask: Tensor, text: Tensor, text_mask: Tensor, text_id: Tensor
     ) -> dict[str, Tensor]:
-        """The branches' own Dice + cross entropy, summed; a modality that is not there counts nothing."""
+        """The branches' Dice (over the batch) + cross entropy, summed; a modality that is not there counts nothing."""
         total = mask.new_zeros((), dtype=torch.float32)
         for m, logits in enumerate(features["branches"]):
             weight = features["present"][:, m].float().view(-1, 1, 1).expand(mask.shape)
-            total = (
-                total
-                + dice_loss(logits, mask, weight=weight, over="batch")
-                + cross_entropy(logits, mask, weight=weight)
-            )
+            total = total + dice_loss(logits, mask, weight=weight, over="batch")
+            total = total + cross_entropy(logits, mask, weight=weight)
         return {"branches": total}
 
 

@@ -35,7 +35,7 @@ def scan(root: str | Path) -> list[Case]:
     parts = [Part("train", needed(tree, "image", IMAGES), needed(tree, "mask", MASKS))]
     found = with_masks(images_of(parts, losses), parts, losses)
     told = Sentences(found, losses, WORDING)
-    told.read(tables_in(between(top, tree)), parts=False)
+    told.read(tables_in(between(top, tree)), split=WORDING)
     if not told.sheets:
         losses.add("folders without a table of sentences (MedCLIPSeg's Prompts_Folder); no case has text", tree.name)
     read_lists(tree, told)

@@ -58,7 +58,7 @@ def scan(root: str | Path) -> list[Case]:
     places = between(top, tree)
     facts = read_experts(places, found, losses)
     told = Sentences(found, losses)
-    told.read((f for f in tables_in(places) if plain(f.stem) != plain(TABLE)), parts=False)
+    told.read((f for f in tables_in(places) if plain(f.stem) != plain(TABLE)), split=None)
     cases = told.cases(lambda name: facts.get(key(name), dict.fromkeys(COLUMNS, "")))
     losses.log()
     return cases

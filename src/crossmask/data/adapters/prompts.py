@@ -62,7 +62,7 @@ def scan(root: str | Path) -> list[Case]:
     losses = Losses(tree.name)
     found = images_of(parts, losses)
     told = Sentences(found, losses)
-    told.read(tables_in(between(top, tree)), parts=True)
+    told.read(tables_in(between(top, tree)), split="")
     absent = [TABLES[part.name] for part in parts if part.name not in told.sheets]
     losses.add("sentence tables missing (what they name has no text)", *absent)
     told.plain.found = with_masks(found, parts, losses, named=told.masks)
@@ -190,21 +190,21 @@ class Sentences:
         self.sheets: dict[str, set[str]] = {}  # part -> the pictures that its whole sheet names
         self.parts: dict[str, set[str]] = {}  # wording of a variant -> the parts that have it
 
-    def read(self, files: Iterable[Path], *, parts: bool) -> None:
-        """All sheets, train first; their names say who is in train, valid and test: of the split and, each a split, the
-        subsets of train (``parts``), or of a split called as the wording is, beside the data set's own."""
+    def read(self, files: Iterable[Path], *, split: str | None) -> None:
+        """All sheets, train first. ``split`` gets the parts that their names tell: '' is the data set's own, with the
+        subsets of train as splits beside it; None: no split."""
         known: list[tuple[Sheet, Path]] = []
         for file in files:
             sheet = sheet_of(file.stem)
-            if sheet is None or (sheet.subset and (not parts or sheet.part != "train")):
+            if sheet is None or (sheet.subset and (split != "" or sheet.part != "train")):
                 self.losses.add("tables left aside", file.name)
             else:
                 known.append((sheet, file))
         order = list(PARTS)
         for sheet, file in sorted(known, key=lambda k: (order.index(k[0].part), *k[0][1:])):
-            self.read_sheet(sheet, file, parts)
+            self.read_sheet(sheet, file, split)
 
-    def read_sheet(self, sheet: Sheet, file: Path, parts: bool) -> None:
+    def read_sheet(self, sheet: Sheet, file: Path, split: str | None) -> None:
         wording = "_".join(w for w in (self.wording, sheet.variant) if w)
         if sheet.variant:
             self.parts.setdefault(wording, set()).add(sheet.part)
@@ -221,7 +221,8 @@ class Sentences:
             if sheet.variant:
                 self.variants.add(row[image], wording, row[text], "", None)
             else:
-                self.plain.add(row[image], wording, row[text], sheet.subset if parts else self.wording, sheet.part)
+                part = None if split is None else sheet.part
+                self.plain.add(row[image], wording, row[text], sheet.subset or split or "", part)
                 named.add(key(row[image]))
             own = row[mask] if mask else ""
             if own and stem(self.masks.setdefault(key(row[image]), own)).casefold() != stem(own).casefold():
