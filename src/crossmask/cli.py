@@ -204,7 +204,7 @@ def reproduce(
         "reproduced"
     ),
     only: Annotated[list[str] | None, typer.Option(help="A row to make; others are printed if they are there.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Images seen by each run, instead of the table's.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Images seen by each run (20000, 20k), not the table's.")] = None,
     check_paper: Annotated[
         bool, typer.Option("--check-paper", help="Only say whether the printed numbers fit their own formulas.")
     ] = False,
@@ -224,8 +224,19 @@ def reproduce(
     if data is None:
         raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
     cases = manifest.read(data)
-    more = [*(overrides or []), *([f"train.images={budget}"] if budget is not None else [])]
+    more = [*(overrides or []), *([f"train.images={images_of(budget)}"] if budget is not None else [])]
     print(make_table(table, cases, output, overrides=more, only=only or [], device=device, manifest=str(data)))
+
+
+def images_of(budget: str) -> int:
+    """'20000' or '20k' -> 20000."""
+    number, thousand = budget.removesuffix("k"), budget.endswith("k")
+    if not number.isdigit() or not int(number):
+        raise CallError(
+            f"--budget {budget}: say how many images each run sees, such as 20000 or 20k; minutes would give every "
+            "network another number of them."
+        )
+    return int(number) * (1000 if thousand else 1)
 
 
 @app.command()

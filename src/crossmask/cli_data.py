@@ -137,7 +137,13 @@ def data_text(
     templates: Annotated[
         Path | None, typer.Option(help="A table of phrasings (YAML) instead of crossmask's own.")
     ] = None,
-    diagnosis: Annotated[bool, typer.Option(help="Whether the sentences may tell the diagnosis.")] = True,
+    no_diagnosis: Annotated[
+        bool, typer.Option("--no-diagnosis", help="Leave out all that tells the diagnosis.")
+    ] = False,
+    other_diagnosis: Annotated[
+        bool,
+        typer.Option("--other-diagnosis", help="Tell another case's diagnosis instead, to see what a wrong one does."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the phrasings.")] = 0,
     shown: Annotated[int, typer.Option(help="How many examples to print.")] = 5,
     as_json: AsJson = False,
@@ -146,6 +152,9 @@ def data_text(
     from crossmask.data import manifest as manifests
     from crossmask.data import templates as tables
 
+    if no_diagnosis and other_diagnosis:
+        raise CallError("--no-diagnosis and --other-diagnosis exclude each other; make two wordings.")
+    diagnosis: tables.Diagnosis = "none" if no_diagnosis else "other" if other_diagnosis else "own"
     cases = manifests.read(manifest, check_files=False)
     told = tables.tell(
         cases, tables.load(templates), wording=wording, diagnosis=diagnosis, seed=seed, shown=max(1, shown)
@@ -165,16 +174,18 @@ def data_expand(
     size: Annotated[int, typer.Option(help="Side of the copies in pixels.")] = 256,
     seed: Annotated[int, typer.Option(help="Of colour shifts and of the split.")] = 0,
 ) -> None:
-    """Copy each picture 24 times and split the copies, as CMG-Net's protocol does. That split leaks, to show by how
-    much."""
+    """Copy each picture 24 times and split the copies, as CMG-Net's protocol does (which leaks), and by source."""
     from crossmask.data import manifest as manifests
-    from crossmask.data.expand import SPLIT, expand
+    from crossmask.data.expand import CLEAN, SPLIT, expand
     from crossmask.progress import Bar
 
     with Bar("copying") as bar:
         copies = expand(manifests.read(manifest), output, size=size, seed=seed, tick=bar.tick)
     print(manifests.write(output / "cases.csv", copies))
     print(f"split:{SPLIT} leaks: copies of one picture stand in train and in test; scores on it are no test scores.")
+    print(
+        f"split:{CLEAN} keeps a picture's copies in one part; the difference between the two is what the leak is worth."
+    )
 
 
 @data_app.command("register")

@@ -31,7 +31,6 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
         for row in table.rows
     }
     reference = frames[table.reference]
-    first: Any = None if reference is None else averaged(reference)
     result: dict[str, Any] = {
         "table": table.name,
         "title": table.title,
@@ -45,26 +44,31 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
         if frame is None:
             continue
         runs = runs_of(by_name[row.of or row.name], folder)
+        first = of_same_seeds(reference, frame)
         one: dict[str, Any] = {
             "estimates": estimates(frame),
             "cases": int(frame.id.nunique()),
             "runs": len(runs),
             "by_seed": seed_means(frame, table.column),
-            "kinds": kinds(frame, None if row.name == table.reference else first, table.column),
+            "kinds": kinds(frame, None if row.name == table.reference else first, table.column, reference),
+            "text_share": share(frame) if row.of is None else None,
         }
         if row.of is None:
             split = row.split or table.split
             one |= cost(runs, split) | {"last": last_of(runs, split)}
             tries = tries_path(folder, row)
-            one["tries"] = read_json(tries) if tries.is_file() else None
+            one["tries"] = read_json(tries) if row.tries and tries.is_file() else None
             measured = runs[0].folder / "cost.json"
             one["cost"] = read_json(measured) if table.cost and measured.is_file() else None
-        same = first is not None and not set(first.id).isdisjoint(frame.id)
-        if same and row.name != table.reference and not row.split:
+        base = by_name[table.reference]
+        if first is not None and row.name != table.reference and not row.split and own_folds(row, base, by_name):
             second = averaged(frame)
             one["difference"] = statistics.paired_difference(first, second, column=table.column).to_dict()
-            if table.holm:
+            if table.holm and row.of is None and row.ranked:  # a network is tested, not each of its variants
                 one["p"] = significance.sign_flip(first, second, column=table.column)
+        parent = of_same_seeds(frames[row.parent], frame) if row.parent and not row.split else None
+        if parent is not None:
+            one["to_parent"] = statistics.paired_difference(parent, averaged(frame), column=table.column).to_dict()
         result["rows"][row.name] = one
     asked = {name: one["p"] for name, one in result["rows"].items() if "p" in one}
     for name, p in (significance.holm(asked) if asked else {}).items():
@@ -88,6 +92,26 @@ def frame_of(row: Row, variant: str, split: str, folder: Path) -> Any:
                 return None
             found.append(cases)
     return pd.concat(found, ignore_index=True)
+
+
+def own_folds(row: Row, reference: Row, by_name: Mapping[str, Row]) -> bool:
+    """Whether two rows were trained on the same splits; otherwise what one learnt from may be the other's test."""
+    return by_name[row.of or row.name].folds == reference.folds
+
+
+def of_same_seeds(reference: Any, frame: Any) -> Any:
+    """The reference's cases, averaged over the seeds that the frame has too (over all where they share none), so that a
+    row of one seed is not compared with other draws of the labelled cases. None where they share no case."""
+    if reference is None or set(reference.id).isdisjoint(frame.id):
+        return None
+    same = reference[reference.seed.isin(frame.seed)]
+    return averaged(reference if same.empty or set(same.id).isdisjoint(frame.id) else same)
+
+
+def share(frame: Any) -> dict[str, Any] | None:
+    """The words' share of a gated network's answer, over the cases that have a sentence."""
+    told = frame[frame.has_text] if "has_text" in frame else frame
+    return stratified.share_summary(seeds_as_cases(told))
 
 
 def averaged(frame: Any) -> Any:
@@ -116,17 +140,23 @@ def estimates(frame: Any) -> dict[str, Any]:
     return found | statistics.distances(one, surface.SCORES)
 
 
-def kinds(frame: Any, reference: Any, column: str) -> dict[str, list[dict[str, Any]]]:
-    """Stratum -> its kinds of case: how many, ``column``'s mean, its difference to ``reference`` (averaged) on them."""
+def kinds(frame: Any, reference: Any, column: str, whole: Any = None) -> dict[str, list[dict[str, Any]]]:
+    """Stratum -> its kinds of case: how many, ``column``'s mean, its difference to ``reference`` (averaged) on them.
+    whole: a row of more cases, whose thirds are taken where it holds all of these."""
+    holder = whole if whole is not None and set(frame.id) <= set(whole.id) else frame
     found: dict[str, list[dict[str, Any]]] = {}
     for name in (c for c in frame.columns if str(c).startswith(stratified.COLUMN)):
         rows = found[str(name).removeprefix(stratified.COLUMN)] = []
-        for kind, some in stratified.split_by(frame.drop_duplicates("id"), name):
+        for kind, some in stratified.split_by(holder.drop_duplicates("id"), name):
             own = frame[frame.id.isin(some.id)]
             if own.empty:
                 continue
             rows.append(
-                {"kind": kind, "cases": len(some), "mean": statistics.mean(seeds_as_cases(own), column).to_dict()}
+                {
+                    "kind": kind,
+                    "cases": int(own.id.nunique()),
+                    "mean": statistics.mean(seeds_as_cases(own), column).to_dict(),
+                }
             )
             if reference is not None and not set(reference.id).isdisjoint(own.id):
                 difference = statistics.paired_difference(reference, averaged(own), column=column)
@@ -146,6 +176,7 @@ def cost(runs: Sequence[Run], split: str) -> dict[str, Any]:
         "images": summaries[0]["training"]["images"],
         "minutes": round(sum(minutes) / len(minutes), 1),
         "selection": summaries[0]["selection"],
+        "shared": round(sum(s["groups"]["cases_whose_group_is_in_train"] for s in summaries) / len(summaries)),
     }
 
 
@@ -168,24 +199,32 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
     quoted = any(row.printed for row in table.rows)
     heads = ["row", *(["printed"] if quoted else []), *table.scores]
     heads += [f"{table.column}: minus {table.reference}", *(["p (Holm)"] if table.holm else [])]
+    related = any(row.parent not in (None, table.reference) for row in table.rows)
+    heads += ["minus another row"] if related else []
     heads += [*(COSTS if table.cost else []), "last iterate", "by seed", "trained"]
     lines = [f"## {table.title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    cases = part_size(result)
+    seeded = any(len(one["by_seed"]) > 1 for one in result["rows"].values())
     for row in table.rows:
         one = result["rows"].get(row.name)
         if one is None:
             lines.append(f"| {row.name} | not made yet |" + " |" * (len(heads) - 2))
             continue
-        cells = [row.name, *(told(one["estimates"].get(name)) for name in table.scores)]
+        name = row.name if one["cases"] == cases else f"{row.name} ({one['cases']:,} cases)"
+        cells = [name, *(told(one["estimates"].get(name)) for name in table.scores)]
         if quoted:
             cells.insert(1, ", ".join(f"{name} {value:g}" for name, value in row.printed.items()) or "–")
         cells.append(signed(one["difference"]) if "difference" in one else "")
         if table.holm:
             cells.append(f"{one['p_holm']:.2g}" if "p_holm" in one else "")
+        if related:
+            shown = "to_parent" in one and row.parent != table.reference
+            cells.append(f"{signed(one['to_parent'])} ({row.parent})" if shown else "")
         if table.cost:
             cells += cost_cells(one.get("cost"))
         cells.append("" if one.get("last") is None else f"{one['last']:.3f}")
-        seeds = one["by_seed"].values()
-        cells.append(" ".join(f"{v:.3f}" for v in seeds) if len(seeds) > 1 else "")
+        seeds = one["by_seed"]
+        cells.append(" ".join(f"{v:.3f}" for v in seeds.values()) if len(seeds) > 1 else "one seed" if seeded else "")
         made = one.get("images")
         cells.append(f"{made:,} images, {one['minutes']:g} min" if made else f"scored from '{row.of}'")
         lines.append("| " + " | ".join(cells) + " |")
@@ -198,15 +237,19 @@ def kind_tables(table: Table, result: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in dict.fromkeys(name for one in result["rows"].values() for name in one["kinds"]):
         rows = {row: one["kinds"][name] for row, one in result["rows"].items() if one["kinds"].get(name)}
-        heads = list(dict.fromkeys(f"{k['kind']}, {k['cases']} cases" for own in rows.values() for k in own))
+        sizes: dict[str, int] = {}
+        for own in rows.values():
+            for kind in own:
+                sizes.setdefault(kind["kind"], kind["cases"])
         lines += [
             f"{table.column} by {name.replace('_', ' ')}, in brackets minus {table.reference} on the same cases:",
             "",
         ]
+        heads = [f"{kind}, {count} cases" for kind, count in sizes.items()]
         lines += ["| row | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
         for row, own in rows.items():
-            cells = {f"{k['kind']}, {k['cases']} cases": kind_cell(k) for k in own}
-            lines.append(f"| {row} | " + " | ".join(cells.get(head, "") for head in heads) + " |")
+            cells = {k["kind"]: kind_cell(k) for k in own}
+            lines.append(f"| {row} | " + " | ".join(cells.get(kind, "") for kind in sizes) + " |")
         lines.append("")
     return lines
 
@@ -227,15 +270,19 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
     rows = result["rows"]
     lines = []
     if rows:
-        first = next(iter(rows.values()))
         lines.append(
-            f"Part '{table.split}', {first['cases']} cases; 95 % intervals by resampling patients (all seeds of a "
-            "patient together); differences are paired case by case, averaged over seeds."
+            f"Part '{table.split}', {part_size(result):,} cases; 95 % intervals by resampling patients (all seeds of a "
+            "patient together); differences are paired case by case, averaged over the seeds that both rows have."
         )
+    lines += leaks(rows)
+    for name, one in rows.items():
+        if one.get("text_share"):
+            lines.append(f"{name}: {share_words(one['text_share'])}.")
     if table.holm:
         lines.append(
             f"p: of no difference to '{table.reference}', by exchanging each patient's two answers at random, "
-            f"corrected for the table's {sum('p_holm' in one for one in rows.values())} questions (Holm)."
+            f"corrected for the table's {sum('p_holm' in one for one in rows.values())} questions (Holm); variants of "
+            "a row's runs and what had no fair chance are not tested."
         )
     if table.cost:
         lines.append(f"Weights: millions that learn + millions that are frozen. {CONVENTION}")
@@ -254,21 +301,47 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
     return [*lines, "", table.about.strip()]
 
 
+def leaks(rows: Mapping[str, Any]) -> list[str]:
+    """Whose split puts cases of one patient (or copies of one picture) into train and into the scored part."""
+    found: dict[str, list[str]] = {}
+    for name, one in rows.items():
+        if one.get("shared"):
+            found.setdefault(f"{one['shared']:,} of {one['cases']:,}", []).append(name)
+    return [
+        f"The split leaks: {count} cases are of patients (or copies of pictures) of which the run learnt others"
+        + (f" ({name_list(names, shown=20)})." if len(found) > 1 or len(names) < len(rows) else ".")
+        for count, names in found.items()
+    ]
+
+
+def part_size(result: Mapping[str, Any]) -> int:
+    """How many cases the first row was scored on."""
+    return next((one["cases"] for one in result["rows"].values()), 0)
+
+
+def share_words(found: Mapping[str, Any]) -> str:
+    """The words' share of the gate, and what it goes with."""
+    words = f"the words' share of the gate (1 - alpha) near the border is {told(found['mean'])}"
+    ranks = [f"{name.replace('_', ' ')} {signed(one)}" for name, one in found["correlation"].items()]
+    return words + (f"; its rank correlation with {', with '.join(ranks)}" if ranks else "")
+
+
 def describe(selection: Mapping[str, Any]) -> str:
     cases = selection.get("cases", 0)
     if not cases:
         return "nothing was set aside, so the last weights answer, at threshold 0.5"
-    return f"chosen by {selection['by']} on {cases} case{'s' if cases > 1 else ''} ({selection['part']})"
+    by = f"chosen by {selection['by']} on {cases} case{'s' if cases > 1 else ''} ({selection['part']})"
+    return f"the last weights, threshold {by}" if selection.get("keep") == "last" else by
 
 
 def told(estimate: Mapping[str, Any] | None) -> str:
+    failed = (estimate or {}).get("failed")
     if estimate is None or estimate["value"] is None:
-        return "–"
+        return "–" + (f", all {failed} failed" if failed else "")
     digits = 3 if abs(estimate["value"]) <= 1 else 1
     text = f"{estimate['value']:.{digits}f}"
     if estimate["low"] is not None:
         text += f" [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
-    failed = estimate.get("failed")
     return text + (f", {failed} failed" if failed else "")
 
 

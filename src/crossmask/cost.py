@@ -12,7 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from crossmask import checkpoint, parts
+from crossmask.core import Batch, Labelled, Progress, Unlabelled
 from crossmask.files import read_json, write_json
+from crossmask.recipe import Recipe
 from crossmask.run import Run
 
 TOKENS = 24  # of the sentence that is read; comparison.CONVENTION says it to readers
@@ -47,10 +49,34 @@ def measure(run: Run, *, device: str = "cpu", repeats: int = 15) -> dict[str, An
             method.predict(image, text, mask)
         times = [seconds(lambda: method.predict(image, text, mask), device) for _ in range(repeats + 1)]
     found |= {"gflops": counter.get_total_flops() / 1e9, "ms": 1000 * statistics.median(times[1:])}
-    batch = recipe.train.batch + recipe.train.unlabelled
-    inputs = (None if t is None else t.expand(batch, *t.shape[1:]).contiguous() for t in (image, text, mask))
-    kept = kept_bytes(method.network.train(), *inputs, features=True)
-    return found | {"step_mib": (kept + 16 * found["trainable"]) / MIB}
+    width = encoder.width if encoder is not None else None
+    learner = parts.method(recipe, width, pretrained=False, teacher=checkpoint.frozen_teacher(recipe))
+    learner.to(device, memory_format=torch.channels_last).train()
+    learning = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    kept = kept_bytes(learner, random_batch(recipe, width, device), Progress(0, 0, 1.0))
+    return found | {"step_mib": (kept + 16 * learning) / MIB}
+
+
+def random_batch(recipe: Recipe, width: int | None, device: str) -> Batch:
+    """A batch of the recipe's sizes that holds nothing."""
+    channels = parts.settings(recipe).channels
+
+    def half(count: int, *images: str) -> dict[str, Any]:
+        shape = (count, sum(channels), *recipe.data.grid_size)
+        pictures = {n: torch.rand(shape, device=device).to(memory_format=torch.channels_last) for n in images}
+        return pictures | {
+            "id": tuple(map(str, range(count))),
+            "present": torch.ones(count, len(channels), dtype=torch.bool, device=device),
+            "text": torch.randn(count, TOKENS, width or 1, device=device),
+            "text_mask": torch.full((count, TOKENS), width is not None, device=device),
+            "text_id": torch.arange(count, device=device) if width else torch.full((count,), -1, device=device),
+        }
+
+    size = (recipe.train.batch, *recipe.data.grid_size)
+    mask = torch.randint(max(parts.classes(recipe), 2), size, device=device)
+    own = Labelled(mask=mask, **half(recipe.train.batch, "image"))
+    other = Unlabelled(**half(recipe.train.unlabelled, "weak", "strong")) if recipe.train.unlabelled else None
+    return Batch(own, other)
 
 
 def seconds(call: Any, device: str) -> float:
@@ -61,7 +87,7 @@ def seconds(call: Any, device: str) -> float:
     return time.perf_counter() - began
 
 
-def kept_bytes(module: Any, *inputs: Tensor | None, **options: Any) -> int:
+def kept_bytes(module: Any, *inputs: Any, **options: Any) -> int:
     """What the backward pass of a module's call needs: the sizes of all distinct saved tensors that are no weights."""
     weights = {p.data_ptr() for p in module.parameters()}
     seen: dict[int, int] = {}

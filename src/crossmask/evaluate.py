@@ -8,6 +8,7 @@ last iterate beside the chosen one. Per-case counts go into ``scores/<split>.csv
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -137,7 +138,7 @@ def told(predictor: Predictor, cases: Sequence[Case], more: Sequence[str], seed:
     right = [says(c, data.text, data.sides) for c in cases]
     found: dict[str, list[Ask | None]] = {"right": [Ask(s) for s in right]}
     found["none"] = [None if s is None else Ask() for s in right]
-    found["other"] = [None if s is None else Ask(s) for s in others(cases, right, seed)]
+    found["other"] = [None if s is None else Ask(s) for s in others(cases, right, seed, data.text or "")]
     found["swapped"] = [None if s is None or not sides.names_side(s) else Ask(sides.swap_sides(s)) for s in right]
     for wording in more:
         row = [says(c, wording, data.sides) for c in cases]
@@ -147,10 +148,12 @@ def told(predictor: Predictor, cases: Sequence[Case], more: Sequence[str], seed:
     return {name: row for name, row in found.items() if any(ask is not None for ask in row)}
 
 
-def others(cases: Sequence[Case], right: Sequence[str | None], seed: int) -> list[str | None]:
-    """For each case a sentence of another case that says something else: another ``meaning`` where the manifest has
-    that column (cases of equal meaning say the same in other words), another wording otherwise."""
-    meaning = [c.free.get("meaning") or s for c, s in zip(cases, right, strict=True)]
+def others(cases: Sequence[Case], right: Sequence[str | None], seed: int, wording: str = "") -> list[str | None]:
+    """For each case a sentence of another case that says something else: another ``meaning:<wording>`` or ``meaning``
+    where the manifest has that column (cases of equal meaning say the same in other words), another text otherwise."""
+    meaning = [
+        c.free.get(f"meaning:{wording}") or c.free.get("meaning") or s for c, s in zip(cases, right, strict=True)
+    ]
     with_text = [i for i, s in enumerate(right) if s is not None]
     found: list[str | None] = [None] * len(cases)
     order = rng(seed, "other sentence").permutation(with_text).tolist()
@@ -203,6 +206,7 @@ def summarise(
         "threshold": predictor.threshold,
         "grid": "native",
         **{k: headline[k] for k in ("dice_pooled", "dice_mean", "iou_pooled", "iou_mean", "cases")},
+        "sides": sides_of(predictor, chosen.cases) if reads else None,
         "left_out": chosen.left_out | ({"not readable": len(chosen.faults)} if chosen.faults else {}),
         "faults": chosen.faults,
         "groups": {
@@ -215,7 +219,7 @@ def summarise(
         "modalities": {},
         "last": None,
         "strata": stratified.summarise(everyone, seed=seed),
-        "text_share": strata.share_summary(right, seed=seed) if reads else None,
+        "text_share": stratified.share_summary(right, seed=seed) if reads else None,
     }
     for name in dict.fromkeys(told.variant):
         if name == "right":
@@ -244,6 +248,15 @@ def summarise(
     summary["selection"] = read_json(path) if path.is_file() else None
     summary["training"] = training(predictor)
     return summary
+
+
+def sides_of(predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:
+    """Whose left the run reads, whose the sentences meant, and how many were turned for it."""
+    data = predictor.recipe.data
+    written = [says(c, data.text, "as-is") for c in cases]
+    turned = [s for c, s in zip(cases, written, strict=True) if s is not None and says(c, data.text, data.sides) != s]
+    naming = [c.side_convention for c, s in zip(cases, written, strict=True) if s is not None and sides.names_side(s)]
+    return {"learnt": data.sides, "written": dict(Counter(naming)), "turned": len(turned)}
 
 
 def training(predictor: Predictor) -> dict[str, Any]:

@@ -110,10 +110,12 @@ def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
     """The columns that the recipe reads must be there."""
     wording = recipe.data.text
     known = sorted({n for c in cases for n in c.texts})
-    if wording and wording not in known:
+    reads = recipe.text["encoder"] is not None and wording is not None
+    if reads and wording not in known and (wording or known):
         shown = [f"text:{n}" if n else "text" for n in known]
+        wanted = f"text:{wording}" if wording else "text"
         raise CallError(
-            f"data.text: the manifest has no column 'text:{wording}'{near_miss(f'text:{wording}', shown)} "
+            f"data.text: the manifest has no column '{wanted}'{near_miss(wanted, shown)} "
             f"It has: {name_list(shown)}. Say data.text=null to train without sentences."
         )
     have = {n for c in cases for n in c.images}
@@ -157,8 +159,11 @@ def tell(
     for part, count in split.shared_groups.items():
         if count:
             notice(
-                f"{count} groups of '{part}' have other cases in train; scores are also given for the disjoint cases"
+                f"the split leaks: {count} groups of '{part}' have other cases in train; scores are also given for the "
+                "disjoint cases"
             )
+    if recipe.train.unlabelled and recipe.data.strong is None:
+        notice("data.strong is not given: the strong view of unlabelled cases is a second draw of data.augment")
     if table is not None and table.truncated:
         notice(f"{len(table.truncated)} sentences (with their turned forms) were cut at text.max_length tokens")
     if wording is not None and silent.any():

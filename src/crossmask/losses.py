@@ -137,10 +137,10 @@ def mutual_dice(one: Tensor, other: Tensor, counted: Tensor | None = None) -> Te
     return torch.where(total > 1e-6, 1 - 2 * both / total.clamp_min(1e-6), torch.zeros_like(total)).mean()
 
 
-def soft_terms(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def soft_terms(logits: Tensor, target: Tensor, weight: Tensor, *, dice: float = 1.0) -> Tensor:
     """Dice + cross entropy to a target distribution (B, max(K, 2), H, W), background first, pixels weighted (B, H, W).
 
-    Equals dice_loss(over='batch') + cross_entropy where the target is a label's one-hot form.
+    Equals dice_loss(over='batch') + cross_entropy where the target is a label's one-hot form. dice: weight of it.
     """
     p = probabilities(logits)
     if logits.shape[1] == 1:
@@ -150,8 +150,8 @@ def soft_terms(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     w = weight[:, None]
     both = (w * p * target)[:, 1:].sum((0, 2, 3))
     total = (w * p)[:, 1:].sum((0, 2, 3)) + (w * target)[:, 1:].sum((0, 2, 3))
-    dice = (1 - (2 * both + 1) / (total + 1)).mean()
-    return dice + (pixel * weight).sum() / weight.sum().clamp_min(1e-6)
+    area = (1 - (2 * both + 1) / (total + 1)).mean()
+    return dice * area + (pixel * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
 def area_similarity(one: Tensor, other: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from crossmask import cost
 from crossmask import recipe as recipes
 from crossmask.comparison import gather, markdown
 from crossmask.data.manifest import Case
+from crossmask.data.split import make
 from crossmask.errors import CallError, DataError, name_list
 from crossmask.evaluate import evaluate
 from crossmask.figures import draw
@@ -24,7 +25,7 @@ from crossmask.progress import notice
 from crossmask.recipe import Recipe
 from crossmask.run import Run
 from crossmask.table import DONE, Row, Table, load, run_folder, runs_of, tries_path, try_folder
-from crossmask.train import flush_denormals, train
+from crossmask.train import flush_denormals, refuse_other_split, train
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,12 @@ def best_try(work: Work, row: Row) -> Mapping[str, Any]:
     for number, setting in enumerate(row.tries):
         resolved = recipe_of(work, row, setting, row.seeds[0], row.folds[0])
         run = trained(work, resolved, try_folder(work.folder, row, number))
-        scores.append(float(read_json(run.folder / "selection.json").get("dice_mean", float("nan"))))
+        scores.append(float(read_json(run.folder / "selection.json").get(resolved.train.select_by, float("nan"))))
     if any(s != s for s in scores):
         raise CallError(f"row '{row.name}' has tries but the recipe sets no selection part aside; give data.selection.")
     best = max(range(len(scores)), key=lambda n: scores[n])
     told = ", ".join(f"{s:.4f}" for s in scores)
-    notice(f"{row.name}: {len(scores)} settings tried, selection dice_mean {told}; number {best + 1} is kept")
+    notice(f"{row.name}: {len(scores)} settings tried, selection score {told}; number {best + 1} is kept")
     write_json(tries_path(work.folder, row), {"scores": scores, "kept": best, "setting": row.tries[best]})
     return row.tries[best]
 
@@ -132,6 +133,11 @@ def trained(work: Work, resolved: Recipe, place: Path) -> Run:
     if (place / DONE).is_file():
         if not recipes.same(run.recipe(), resolved):
             raise CallError(f"{place}: holds a run of another recipe; choose another folder or remove it.")
+        data = resolved.data
+        split = make(
+            work.cases, name=data.split, selection=data.selection, labelled=data.labelled, seed=resolved.train.seed
+        )
+        refuse_other_split(run, split.parts)
         return run
     notice(f"training {place.name}")
     begun = (place / "recipe.yaml").is_file()

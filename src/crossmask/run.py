@@ -1,6 +1,6 @@
 """The run folder: the one truth about a run. NumPy and JSON; what is written is complete or absent.
 
-recipe.yaml  resolved recipe            manifest.json  hash, counts, side convention
+recipe.yaml  resolved recipe            manifest.json  hash, counts
 split.csv    id, part                   environment.json  versions, device
 log.jsonl    one line a step or event   checkpoints/{last,best}.safetensors
 scores/<split>.csv, .json               report.html

@@ -6,14 +6,13 @@ Per-case columns ``stratum:<name>`` (and ``text_share``) go into the score file,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 
-from crossmask import statistics
 from crossmask.data.cache import Store
 from crossmask.data.images import read_image
 from crossmask.data.loader import convention_of, pixels
@@ -22,10 +21,8 @@ from crossmask.data.masks import read_mask
 from crossmask.errors import CallError, name_list
 from crossmask.predict import Predictor
 from crossmask.scoring import Ask, Chosen
-from crossmask.stratified import COLUMN
+from crossmask.stratified import COLUMN, MEASURED, SHARE
 
-MEASURED = ("border_contrast", "size")  # all other strata are columns of the manifest
-SHARE = "text_share"
 RING = 0.03  # of the picture's side: how far from the border a pixel counts as near it
 
 
@@ -102,17 +99,3 @@ def text_shares(predictor: Predictor, chosen: Chosen, store: Store, right: Seque
             ring = inside | outside
             found.append(float(share[ring].mean() if ring.any() else share.mean()))
     return found
-
-
-# --- from the per-case table -----------------------------------------------------------------------------------------
-
-
-def share_summary(table: Any, *, seed: int = 0) -> dict[str, Any] | None:
-    """The mean share of the words, and its rank correlation with the measured strata; None where there is no share."""
-    if SHARE not in table.columns or table[SHARE].isna().all():
-        return None
-    measured = [n for n in MEASURED if f"{COLUMN}{n}" in table.columns]
-    correlations: Mapping[str, Any] = {
-        n: statistics.correlation(table, SHARE, f"{COLUMN}{n}", seed=seed).to_dict() for n in measured
-    }
-    return {"mean": statistics.mean(table, SHARE, seed=seed).to_dict(), "correlation": correlations}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from crossmask import statistics
 
 COLUMN = "stratum:"
+MEASURED = ("border_contrast", "size")  # all other strata are columns of the manifest
+SHARE = "text_share"
 THIRDS = ("lowest third", "middle third", "highest third")
 
 
@@ -50,3 +53,14 @@ def split_by(table: Any, column: str) -> list[tuple[str, Any]]:
         counts = table[column][told].astype(str).value_counts()
         strata = [(str(value), table[told & (table[column].astype(str) == value)]) for value in counts.index]
     return [*strata, ("not known", table[~told])]
+
+
+def share_summary(table: Any, *, seed: int = 0) -> dict[str, Any] | None:
+    """The mean share of the words, and its rank correlation with the measured strata; None where there is no share."""
+    if SHARE not in table.columns or table[SHARE].isna().all():
+        return None
+    measured = [n for n in MEASURED if f"{COLUMN}{n}" in table.columns]
+    correlations: Mapping[str, Any] = {
+        n: statistics.correlation(table, SHARE, f"{COLUMN}{n}", seed=seed).to_dict() for n in measured
+    }
+    return {"mean": statistics.mean(table, SHARE, seed=seed).to_dict(), "correlation": correlations}

@@ -11,8 +11,10 @@ A table is a YAML file in ``tables/``:
     cost               true: weights, operations, time and memory of each row's network
     rows               name -> set, seeds (default [0]), folds (names of split columns; default the recipe's own),
                        tries (up to three settings, the best on the selection part is kept), like: a row above whose
-                       kept setting this one starts from (an ablation), or of + variant: another
-                       row's runs under one of the variants that evaluation scores (shift: 2 mm, modalities: t1),
+                       kept setting this one starts from (an ablation), or of: another row, whose runs are scored;
+                       variant: one that evaluation scores (shift: 2 mm, modalities: t1, none) in place of ``right``,
+                       against: a row from which a difference is taken besides ``with`` (default: of or like),
+                       ranked: false for a row that had no fair chance, which is not tested,
                        split: another part than the table's,
                        teacher: a row whose run of the same seed and fold teaches,
                        printed: the source's numbers of this row (IoU: 0.84, ...), quoted beside ours
@@ -52,6 +54,14 @@ class Row:
     split: str | None = None  # the part that is scored; None: the table's
     printed: Mapping[str, float] = field(default_factory=dict)  # score -> the source's number
     like: str | None = None  # a row with tries, above, whose kept setting comes before ``set``
+
+    against: str | None = None
+    ranked: bool = True
+
+    @property
+    def parent(self) -> str | None:
+        """The row that this one is compared with besides the table's reference; the whole where it is an ablation."""
+        return self.against or self.of or self.like
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,8 @@ def load(name: str) -> Table:
                 given.get("split"),
                 given.get("printed", {}),
                 given.get("like"),
+                given.get("against"),
+                given.get("ranked", True),
             )
             for row, given in plain["rows"].items()
         )
@@ -119,7 +131,7 @@ def load(name: str) -> Table:
     except (KeyError, TypeError, AttributeError) as error:
         raise CallError(f"{path}: is no table: {type(error).__name__} {error}; see 'tables/' for the form.") from error
     names = [row.name for row in rows]
-    for wanted in [table.reference, *(w for r in rows for w in (r.of, r.teacher, r.like) if w)]:
+    for wanted in [table.reference, *(w for r in rows for w in (r.of, r.teacher, r.like, r.against) if w)]:
         if wanted not in names:
             raise CallError(f"{path}: the row '{wanted}' is named but not there; there are {name_list(names)}.")
     for place, row in enumerate(rows):

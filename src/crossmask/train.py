@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from crossmask import checkpoint, parts, selection
 from crossmask.core import Progress, number
 from crossmask.data.manifest import Case
+from crossmask.data.split import UNUSED
 from crossmask.errors import CallError, Interrupted, ResourceError, RunError
 from crossmask.joined import Joined, describe, join
 from crossmask.predict import autocast
@@ -54,6 +55,8 @@ def train(
             raise CallError(f"train.{name}={count} does not divide among {accelerator.num_processes} processes.")
     with accelerator.main_process_first():
         joined = join(recipe, cases, accelerator, leave_out)
+    if (run.folder / "split.csv").is_file():
+        refuse_other_split(run, joined.split.parts)
     torch.manual_seed(number(recipe.train.seed, "weights"))
     method = parts.method(recipe, joined.text_dim, teacher=checkpoint.frozen_teacher(recipe))
     refuse_idle_method(recipe, method)
@@ -92,6 +95,17 @@ def check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
             )
     elif run.folder.is_dir() and any(p for p in run.folder.iterdir() if not p.name.startswith(".")) and not resume:
         raise RunError(f"{run.folder}: is not empty and holds no run; choose another folder.")
+
+
+def refuse_other_split(run: Run, parts: Mapping[str, str]) -> None:
+    """A run goes on, and is compared, on the split that it began with."""
+    before = run.parts()
+    moved = sorted(i for i, part in parts.items() if before.get(i, part) != part and UNUSED not in (before[i], part))
+    if moved or set(before) != set(parts):
+        what = f"'{moved[0]}' was in {before[moved[0]]}" if moved else f"it had {len(before)} cases, now {len(parts)}"
+        raise RunError(
+            f"{run.folder}: was begun on another split of the manifest ({what}); give that manifest, or another folder."
+        )
 
 
 def refuse_idle_method(recipe: Recipe, method: Any) -> None:

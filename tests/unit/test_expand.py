@@ -60,13 +60,22 @@ def test_twenty_four_copies_move_with_their_masks(cases: list[Case], tmp_path: P
 def test_the_papers_split_leaks_and_groups_tell(cases: list[Case], tmp_path: Path) -> None:
     own = [replace(c, splits={"fixed": "train"}) for c in cases]
     both = expand(own, tmp_path / "out", size=32)
-    assert [c.splits for c in both[:6]] == [{"fixed": "train", "paper": "unused"}] * 6
+    assert [c.splits for c in both[:6]] == [{"fixed": "train", "paper": "unused", "by-source": "unused"}] * 6
+    assert [c.group for c in both[:6]] == [c.id for c in cases]  # one unit with its copies
     copies = both[6:]
     assert {c.splits["fixed"] for c in copies} == {"unused"}
     parts = {p: {c.group for c in copies if c.splits["paper"] == p} for p in ("train", "valid", "test")}
     assert parts["test"] <= parts["train"]
     counts = [sum(c.splits["paper"] == p for c in copies) for p in ("train", "valid", "test")]
     assert counts == pytest.approx([0.8 * 144, 14.4, 14.4], abs=1)
+    clean = {p: {c.group for c in copies if c.splits["by-source"] == p} for p in ("train", "valid", "test")}
+    assert sum(len(groups) for groups in clean.values()) == len(set.union(*clean.values())) == 6
+
+
+def test_a_sentence_that_names_a_place_stays_with_what_is_not_turned(cases: list[Case], tmp_path: Path) -> None:
+    texts = {"": "A brown lesion in the upper left.", "plain": "A brown lesion."}
+    copies = expand([replace(cases[0], texts=texts)], tmp_path / "out", size=32)[1:]
+    assert all(c.texts == (texts if "_000_" in c.id else {"plain": texts["plain"]}) for c in copies)
 
 
 def test_what_cannot_be_read_is_named(cases: list[Case], tmp_path: Path) -> None:

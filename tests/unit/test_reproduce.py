@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
@@ -14,12 +16,12 @@ from PIL import Image
 from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
-from crossmask.comparison import gather
+from crossmask.comparison import gather, markdown, signed
 from crossmask.data import manifest, phantom
-from crossmask.errors import CallError, DataError
+from crossmask.errors import CallError, DataError, RunError
 from crossmask.files import read_json, write_json
 from crossmask.run import Run
-from crossmask.table import load
+from crossmask.table import load, runs_of
 
 TINY = {
     "data": {"size": 64, "modalities": {"image": 1}, "selection": 0.2, "labelled": 0.4},
@@ -35,6 +37,10 @@ ROWS = {
         "set": {"method": {"name": "mean-teacher"}, "train.batch": 4, "train.unlabelled": 4},
         "seeds": [0, 1],
     },
+    "a weaker teacher": {
+        "set": {"method": {"name": "mean-teacher", "ema": 0.5}, "train.batch": 4, "train.unlabelled": 4}
+    },
+    "without a teacher": {"like": "alone", "set": {"method.auxiliary": 0.0}, "seeds": [1], "ranked": False},
     "alone, no sentence": {"of": "alone", "variant": "none"},
 }
 
@@ -68,7 +74,7 @@ def test_a_table_is_made_once_and_reused(made: tuple) -> None:
     assert head.items() <= read_json(out / "table.json").items()
     result = (out / "table.json").read_text()
     runs = sorted(p.parent for p in out.rglob(tables.DONE))
-    assert len(runs) == 5  # two tries, one of which is seed 0; seed 1; two of the other row
+    assert len(runs) == 7  # two tries, one of which is seed 0; seed 1; two of the second row, one each of the others
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out}
     assert tables.reproduce(str(path), cases, out, device="cpu") == text
     assert (out / "table.json").read_text() == result
@@ -138,6 +144,48 @@ def test_numbers_are_those_of_the_runs(made: tuple) -> None:
     assert result["alone"]["tries"]["scores"][kept] == max(result["alone"]["tries"]["scores"])
 
 
+def test_a_row_of_one_seed_is_compared_with_that_seed(made: tuple) -> None:
+    path, out, cases = made
+    text = tables.reproduce(str(path), cases, out, device="cpu")
+    result = gather(load(str(path)), out)["rows"]
+    own, seed = (Run(out / name).cases("test") for name in ("without-a-teacher-seed1", "alone-seed1"))
+    mean, other = (frame[frame.variant == "right"].dice.mean() for frame in (own, seed))
+    assert result["without a teacher"]["difference"]["value"] == pytest.approx(mean - other, abs=1e-6)
+    assert "| one seed |" in text
+
+
+def test_a_variant_is_compared_with_its_own_row(made: tuple) -> None:
+    path, out, _ = made
+    plain = yaml.safe_load(path.read_text())
+    plain["compare"]["with"] = "with a teacher"
+    other = path.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(plain, sort_keys=False))
+    whole = gather(load(str(other)), out)
+    result = whole["rows"]
+    silent, right = (
+        pd.concat(frame[frame.variant == variant] for frame in both).groupby("id").dice.mean()
+        for variant, both in (
+            (v, [run.cases("test") for run in runs_of(load(str(path)).rows[0], out)]) for v in ("none", "right")
+        )
+    )
+    expected = (silent - right[silent.index]).mean()
+    assert result["alone, no sentence"]["to_parent"]["value"] == pytest.approx(expected, abs=1e-6)
+    text = markdown(load(str(other)), whole)
+    assert f"{signed(result['alone, no sentence']['to_parent'])} (alone) |" in text
+    fewer = result["alone, no sentence"]["cases"]
+    assert fewer < result["alone"]["cases"]
+    assert f"| alone, no sentence ({fewer} cases) |" in text
+
+
+def test_a_table_on_another_split_is_refused(made: tuple) -> None:
+    path, out, cases = made
+    tables.reproduce(str(path), cases, out, device="cpu")
+    moved = next(n for n, c in enumerate(cases) if Run(out / "alone-seed1").parts()[c.id] == "test")
+    changed = [*cases[:moved], replace(cases[moved], splits={"": "train"}), *cases[moved + 1 :]]
+    with pytest.raises(RunError, match=r"another split of the manifest \('phantom_"):
+        tables.reproduce(str(path), changed, out, device="cpu")
+
+
 def test_kinds_of_case_have_a_table_of_their_own(made: tuple) -> None:
     path, out, cases = made
     text = tables.reproduce(str(path), cases, out, device="cpu")
@@ -158,7 +206,7 @@ def test_differences_are_tested_and_costs_stand_beside(made: tuple) -> None:
     text = tables.reproduce(str(path), cases, out, device="cpu")
     result = gather(load(str(path)), out)["rows"]
     asked = {name: one["p"] for name, one in result.items() if "p" in one}
-    assert set(asked) == {"with a teacher", "alone, no sentence"}
+    assert set(asked) == {"with a teacher", "a weaker teacher"}  # not the variant, nor what is not ranked
     assert all(p <= result[name]["p_holm"] <= min(1, 2 * p) + 1e-12 for name, p in asked.items())
     assert "corrected for the table's 2 questions" in text
     assert text.count("GFLOPs") == 2  # a column and what it means
@@ -211,7 +259,8 @@ def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Pat
         if row.tries:
             write_json(tables.tries_path(tmp_path, row), {"scores": [], "kept": 1, "setting": row.tries[1]})
         for setting in ({}, *row.tries) if row.of is None else ():
-            assert tables.recipe_of(work, row, setting, 0, row.folds[0]).train.images == budget
+            images = tables.recipe_of(work, row, setting, 0, row.folds[0]).train.images
+            assert images == (budget / 2 if "half the images" in row.name else budget)
     assert len({len(row.tries) for row in table.rows if row.tries}) <= 1, "some rows had more settings to choose from"
     said = recipes.shipped("tables")[name].read_text(encoding="utf-8").partition("title:")[0]
     assert f"crossmask reproduce {name}" in said

@@ -16,6 +16,7 @@ from crossmask.data import manifest
 from crossmask.data.manifest import Case
 from crossmask.data.templates import load, tell
 from crossmask.errors import DataError
+from crossmask.evaluate import others
 
 OWN = load()
 FULL = {"age": "45", "sex": "female", "site": "posterior torso", "diagnosis": "melanoma"}
@@ -103,7 +104,7 @@ def test_cases_get_a_wording_and_an_origin() -> None:
     assert told.facts["with a sentence"] == 2
     assert told.facts["distinct sentences"] == len({a.texts["metadata"], c.texts["metadata"]})
     assert told.facts["'age' not known"] == 1
-    again = tell(told.cases, OWN, diagnosis=False).cases  # written anew, not beside
+    again = tell(told.cases, OWN, diagnosis="none").cases  # written anew, not beside
     assert again[0].texts["metadata"] != a.texts["metadata"]
     assert again[0].text_origin == "metadata"
 
@@ -115,6 +116,38 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     assert [templates.sentence({"type": t}, "a") for t in ("i", "II", "V", "")] == [
         "Pale skin.", "Pale skin.", "Skin type V.", None,
     ]  # fmt: skip
+
+
+def test_the_facts_stand_beside_their_phrasing() -> None:
+    cases = [case(str(n), **FULL) for n in range(20)] + [case("other", **FULL | {"diagnosis": "nevus"})]
+    told = tell(cases, OWN).cases
+    assert len({c.texts["metadata"] for c in told[:20]}) > 1
+    assert len({c.free["meaning:metadata"] for c in told[:20]}) == 1
+    found = others(told, [c.texts["metadata"] for c in told], 0, "metadata")
+    assert found[:20] == [told[20].texts["metadata"]] * 20  # a paraphrase is no other case's sentence
+    silent = tell(told, OWN, diagnosis="none", wording="silent").cases
+    assert len({c.free["meaning:silent"] for c in silent}) == 1
+
+
+def test_another_diagnosis_changes_that_alone() -> None:
+    labels = ["melanoma"] * 3 + ["nevus"] * 6 + [""]
+    cases = [case(str(n), **FULL | {"diagnosis": label}) for n, label in enumerate(labels)]
+    wrong = tell(cases, OWN, diagnosis="other").cases
+    for label, own, told in zip(labels, tell(cases, OWN).cases, wrong, strict=True):
+        assert told.free["diagnosis"] == label  # the table itself stays
+        rest = OWN.without_diagnosis().sentence(told.free, told.id)
+        assert rest is not None
+        assert told.texts["metadata"].startswith(rest.rstrip("."))
+        assert told.texts["metadata"] != own.texts["metadata"]
+    with pytest.raises(DataError, match=r"no other diagnosis to tell: '0' has the one"):
+        tell(cases[:3], OWN, diagnosis="other")
+
+
+def test_a_table_that_names_no_label_leaves_out_no_diagnosis(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("facts:\n  what: [{say: '{diagnosis}'}]\n")
+    with pytest.raises(DataError, match=r"do not say which columns tell the diagnosis; name them under 'label'"):
+        tell([case(**FULL)], load(own), diagnosis="none")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ then a random split of 8:1:1 into train, validation and test). reconstructed: th
 shift (each channel by up to 20 of 255, drawn once a copy), the crop (the square that no turn leaves, 1 / sqrt(2) of the
 side).
 
-**The split after the copying leaks**: copies of one lesion stand in train and in test. Here each copy keeps its source
-as group, so that every score of such a split says how many groups train has seen. Training proper draws the same copies
-anew each time instead (``data.augment: {eighths: true, blur: ..., colour_shift: ...}``), after a split by picture.
+**The split after the copying leaks**: copies of one lesion stand in train and in test. Here source and copies are one
+group, so that every score of such a split says how many of its cases train has seen. ``split:by-source`` deals the
+same copies in the same shares with each source in one part: what is between the two is the leak. Training proper turns,
+blurs and shifts anew each time instead (``data.augment: {eighths: true, blur: ..., colour_shift: ...}``), after a split
+by picture. A sentence that names a side or a place stays with the copies that are not turned.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from crossmask.core import rng
+from crossmask.data import sides
 from crossmask.data.folds import parts
 from crossmask.data.images import read_image
 from crossmask.data.manifest import Case
@@ -34,7 +37,7 @@ KINDS = ("plain", "blurred", "shifted")
 BLUR = 1.5 / 256  # standard deviation, of the copy's side
 SHIFT = 20  # of 255, at most
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
-SPLIT = "paper"
+SPLIT, CLEAN = "paper", "by-source"
 
 
 def expand(
@@ -46,8 +49,8 @@ def expand(
     tick: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
     """Write the copies into ``folder/images`` and ``folder/masks``; returns the sources and the copies, with the copies
-    in the leaking split ``split:paper`` alone and the sources in their own. Raises CasesError, which names what cannot
-    be read."""
+    in the leaking split ``split:paper`` and in ``split:by-source``, the sources in their own. Raises CasesError, which
+    names what cannot be read."""
     copies: list[Case] = []
     faults: dict[str, str] = {}
     for done, case in enumerate(cases, 1):
@@ -61,12 +64,11 @@ def expand(
         raise CasesError(faults)
     # each copy alone: the paper's split knows no sources
     alone = parts([replace(c, group=None) for c in copies], SHARES, name=SPLIT, seed=seed)
-    own = [replace(c, splits={**c.splits, SPLIT: UNUSED}) for c in cases]
-    others = {name for case in cases for name in case.splits}
-    return own + [
-        replace(a, group=c.group, splits={**dict.fromkeys(others, UNUSED), **a.splits})
-        for c, a in zip(copies, alone, strict=True)
-    ]
+    clean = parts(copies, SHARES, name=CLEAN, seed=seed)
+    of_copies = {SPLIT: UNUSED, CLEAN: UNUSED}
+    own = [replace(c, group=unit(c)[1], splits={**c.splits, **of_copies}) for c in cases]
+    others = dict.fromkeys({name for case in cases for name in case.splits}, UNUSED)
+    return own + [replace(c, splits={**others, **a.splits, **c.splits}) for c, a in zip(clean, alone, strict=True)]
 
 
 def copies_of(case: Case, folder: Path, size: int, seed: int) -> list[Case]:
@@ -96,10 +98,16 @@ def copies_of(case: Case, folder: Path, size: int, seed: int) -> list[Case]:
                     mask=str(files[1][0]) if shape is not None else None,
                     group=unit(case)[1],
                     splits={},
+                    texts={w: t for w, t in case.texts.items() if not degrees or follows(t)},
                     free={**case.free, "copy_of": case.id},
                 )
             )
     return found
+
+
+def follows(sentence: str) -> bool:
+    """Whether a sentence stays true when its picture is turned."""
+    return not (sides.names_side(sentence) or sides.names_place(sentence))
 
 
 def cropped(picture: Image.Image, degrees: int, size: int, how: Image.Resampling) -> Image.Image:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -49,20 +49,25 @@ class Templates:
         return {c for rules in self.facts.values() for rule in rules for c in rule.columns}
 
     def without_diagnosis(self) -> Templates:
-        """Without every rule that looks at a label column."""
+        """Without every rule that looks at a label column. Raises DataError where the table names none."""
+        if not self.label:
+            raise DataError(
+                "the templates do not say which columns tell the diagnosis; name them under 'label', as in "
+                "label: [diagnosis, histology]."
+            )
         kept = {f: tuple(r for r in rules if not r.columns & set(self.label)) for f, rules in self.facts.items()}
         return replace(self, facts={f: rules for f, rules in kept.items() if rules})
 
-    def sentence(self, metadata: Mapping[str, str], case: str, seed: int = 0) -> str | None:
+    def sentence(self, metadata: Mapping[str, str], case: str | None, seed: int = 0) -> str | None:
         """What the metadata says of a case, or None if it says nothing. The phrasing of a fact is drawn by (seed, case,
-        fact) alone, so that no other fact shows through it."""
+        fact) alone, so that no other fact shows through it; without a case it is the first one."""
         known = {c: v.strip() for c, v in metadata.items() if v.strip().casefold() not in UNKNOWN}
         said = []
         for fact, rules in self.facts.items():
             rule = next((r for r in rules if fits(r, known)), None)
             if rule is None:
                 continue
-            share = rng(seed, "phrasing", case, fact).random()
+            share = rng(seed, "phrasing", case, fact).random() if case is not None else 0.0
             phrase = rule.say[int(share * len(rule.say))]
             text = FIELD.sub(lambda m: self.values.get(m[1], {}).get(known[m[1]], known[m[1]]), phrase)
             said.append(text[0].upper() + text[1:])
@@ -128,20 +133,45 @@ class Told:
         return "\n".join([*lines, *(f"{case}: {text}" for case, text in self.examples)])
 
 
+Diagnosis = Literal["own", "none", "other"]
+TOLD = {
+    "own": "told (a segmenter that reads it is told the label)",
+    "none": "left out",
+    "other": "another case's, which is wrong",
+}
+
+
+def others_labels(cases: Sequence[Case], templates: Templates, seed: int) -> list[dict[str, str]]:
+    """Each case's metadata with the label columns of a random case whose diagnosis is known and another one."""
+    labels = [{c: case.free.get(c, "").strip() for c in templates.label} for case in cases]
+    known = [n for n, own in enumerate(labels) if any(v.casefold() not in UNKNOWN for v in own.values())]
+    generator = rng(seed, "another diagnosis")
+    found = []
+    for case, own in zip(cases, labels, strict=True):
+        other = [n for n in known if labels[n] != own]
+        if not other:
+            raise DataError(f"there is no other diagnosis to tell: '{case.id}' has the one that all cases have.")
+        found.append({**case.free, **labels[other[int(generator.integers(len(other)))]]})
+    return found
+
+
 def tell(
     cases: Sequence[Case],
     templates: Templates,
     *,
     wording: str = "metadata",
-    diagnosis: bool = True,
+    diagnosis: Diagnosis = "own",
     seed: int = 0,
     shown: int = 5,
 ) -> Told:
     """Give each case the sentence of its metadata as ``text:<wording>``. Raises DataError where nothing can be said.
 
-    text_origin becomes 'metadata' where a case has no other sentences, since it speaks of all of them.
+    diagnosis: told ('own'), left out ('none'), or that of a case drawn at random which has another one ('other'), to
+    see what a wrong label does. ``meaning:<wording>`` holds the same facts in their first phrasing, so that evaluation
+    does not take a paraphrase for another case's sentence. text_origin becomes 'metadata' where a case has no other
+    sentences, since it speaks of all of them.
     """
-    used = templates if diagnosis else templates.without_diagnosis()
+    used = templates.without_diagnosis() if diagnosis == "none" else templates
     free = {c for case in cases for c in case.free}
     if not used.columns & free:
         raise DataError(
@@ -149,12 +179,15 @@ def tell(
             f"columns (it has {name_list(sorted(free), shown=20)})."
         )
     found, sentences, mixed = [], Counter[str](), 0
-    for case in cases:
-        sentence = used.sentence(case.free, case.id, seed)
+    told = others_labels(cases, templates, seed) if diagnosis == "other" else [case.free for case in cases]
+    for case, metadata in zip(cases, told, strict=True):
+        sentence = used.sentence(metadata, case.id, seed)
+        meaning = {f"meaning:{wording}": used.sentence(metadata, None) or ""}
         others = set(case.texts) - {wording}
         texts = {w: case.texts[w] for w in case.texts if w in others} | ({wording: sentence} if sentence else {})
         mixed += bool(others and case.text_origin != "metadata")
-        found.append(replace(case, texts=texts, text_origin=case.text_origin if others else "metadata"))
+        origin = case.text_origin if others else "metadata"
+        found.append(replace(case, texts=texts, text_origin=origin, free={**case.free, **meaning}))
         if sentence:
             sentences[sentence] += 1
     facts: dict[str, Any] = {
@@ -162,7 +195,7 @@ def tell(
         "with a sentence": sum(sentences.values()),
         "without": len(cases) - sum(sentences.values()),
         "distinct sentences": len(sentences),
-        "diagnosis": "told (a segmenter that reads it is told the label)" if diagnosis else "left out",
+        "diagnosis": TOLD[diagnosis],
     }
     for column in sorted(used.columns & free):
         facts[f"'{column}' not known"] = sum(c.free.get(column, "").strip().casefold() in UNKNOWN for c in cases)

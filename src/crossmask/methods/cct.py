@@ -3,8 +3,9 @@
 Source: Ouali, Hudelot and Tami, "Semi-Supervised Semantic Segmentation with Cross-Consistency Training", CVPR 2020.
 stated: unlabelled cases alone; feature noise U(-0.3, 0.3) times the feature, feature dropout, dropping the most
 active places (those above a random 0.7 to 0.9 of the largest mean activation); mean squared error to the main
-decoder's answer, which gets no gradient. reconstructed: one auxiliary decoder a disturbance (the source has up to 30
-of seven kinds), a copy of the network's own decoder, words included.
+decoder's answer, which gets no gradient. reconstructed: that answer is given without dropout (the source has none
+there); one auxiliary decoder a disturbance (the source has up to 30 of seven kinds), a copy of the network's own
+decoder, words included.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from crossmask.core import Batch, Progress
 from crossmask.errors import CallError
 from crossmask.losses import Over, consistency, probabilities, ramp
-from crossmask.methods.supervised import Supervised
+from crossmask.methods.supervised import Supervised, dropout_switched
 
 
 def noise(x: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class CrossConsistency(Supervised):
             return terms
         network: Any = self.network
         maps = network.encode(other.weak, other.text, other.text_mask, other.present)
-        with torch.no_grad():
+        with torch.no_grad(), dropout_switched(network.decoder, False):
             target = probabilities(network.decode(maps, other.text, other.text_mask))
         found = []
         for disturb, decoder in zip(DISTURBANCES, self.others, strict=True):

@@ -18,8 +18,7 @@ turns a label of 1 into 0.3; 'off' leaves the rule out. ``threshold='fixed'`` ke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -29,23 +28,10 @@ from torch import Tensor, nn
 from crossmask.core import Batch, Progress, Unlabelled
 from crossmask.errors import CallError
 from crossmask.losses import Over, consistency, mutual_dice, probabilities, ramp, soft_terms
-from crossmask.methods.supervised import Supervised
+from crossmask.methods.supervised import Supervised, dropout_switched
 
 SUSPECT = 0.3  # weight of a pixel where the branches disagree
 LATEST = 0.9  # of the way from tau0 to 1
-
-
-@contextmanager
-def dropout_on(module: nn.Module) -> Iterator[None]:
-    """Dropout active, everything else as in prediction."""
-    layers = [m for m in module.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
-    for layer in layers:
-        layer.train()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.eval()
 
 
 class SemiCML(Supervised):
@@ -138,7 +124,7 @@ class SemiCML(Supervised):
         """1 - H / ln K of the mean over Monte-Carlo passes of the decoder alone: (B, H, W)."""
         mean = fused
         if self.passes:
-            with dropout_on(teacher.decoder):
+            with dropout_switched(teacher.decoder, True):
                 found = [probabilities(teacher.decode(maps)[..., : size[0], : size[1]]) for _ in range(self.passes)]
             mean = torch.stack(found).mean(0)
         entropy = -(mean * mean.clamp_min(1e-8).log()).sum(1)

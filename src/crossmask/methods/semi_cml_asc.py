@@ -10,9 +10,10 @@ without labelled term: 0.1 contrast + 0.9 (10 CE + 7 Dice) to a teacher, the sec
 on; teacher = average of the second network's weights, taken in when an epoch's validation score enters the best six,
 keeping min(1 - relative gain, 0.99); soft label = mean of 4 passes with noise (sd 0.1, clamped to 0 ... 0.2).
 deviates: all weights divided by ten (the optimiser is AdamW); the score is the pair's on the selection part, not the
-second network's own, and what that part is stands in every output; with nothing set aside every validation enters
-with keeping 0.9. Any network takes the place of the two U-Nets. The answer is the mean of the branches that are there
-(``answer``: or one of them). ``relearn_labelled`` keeps the labelled term in stage 2.
+second network's own, and what that part is stands in every output; with nothing set aside the teacher is the second
+network of stage 1's last validation, and each later one enters with keeping 0.9. Any network takes the place of the
+two U-Nets. The answer is the mean of the branches that are there (``answer``: or one of them). ``relearn_labelled``
+keeps the labelled term in stage 2.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class AreaContrast(nn.Module):
         self.contrast, self.agreement, self.passes = contrast, agreement, passes
         self.relearn_labelled, self.answer, self.over = relearn_labelled, answer, over
         self.pseudo: tuple[Tensor, Tensor] | None = None
+        self.relearning = False
         self.pool: Tensor
         self.register_buffer("pool", torch.full((POOL,), -1.0))
 
@@ -82,7 +84,7 @@ class AreaContrast(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         own, other = batch.labelled, batch.unlabelled
-        stage_two = progress.fraction >= STAGE_TWO and other is not None
+        stage_two = self.relearning = progress.fraction >= STAGE_TWO and other is not None
         terms: dict[str, Tensor] = {}
         if not stage_two or self.relearn_labelled:
             losses = []
@@ -120,9 +122,10 @@ class AreaContrast(nn.Module):
             there = other.present[:, 1].float().view(-1, 1, 1).expand(target.shape[0], *target.shape[-2:])
         self.pseudo = target.argmax(1), there
         joined = (fraction - STAGE_TWO) / (1 - STAGE_TWO) >= SECOND_JOINS
-        terms = {"relearn": 0.9 * soft_terms(logits[0], target, there * other.present[:, 0].float().view(-1, 1, 1))}
+        both = there * other.present[:, 0].float().view(-1, 1, 1)
+        terms = {"relearn": 0.9 * soft_terms(logits[0], target, both, dice=0.7)}
         if joined:
-            terms["relearn_second"] = 0.9 * soft_terms(logits[1], target, there)
+            terms["relearn_second"] = 0.9 * soft_terms(logits[1], target, there, dice=0.7)
         return terms
 
     def after_step(self) -> None:
@@ -131,11 +134,10 @@ class AreaContrast(nn.Module):
     @torch.no_grad()
     def after_validation(self, score: float | None) -> None:
         """Take the second network in, if its score is among the best six."""
-        first = bool((self.pool < 0).all())
         if score is None:
-            keep = 0.0 if first else 0.9
-            self.pool[0] = 0.0
+            keep = 0.9 if self.relearning else 0.0
         else:
+            first = bool((self.pool < 0).all())
             worst = float(self.pool.min())
             if score <= worst:
                 return

@@ -6,7 +6,8 @@ HCFNet's source names the three terms without weights (1 / 1; MCCL 0.1 is recons
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,20 @@ from torch import Tensor, nn
 
 from crossmask.core import Batch, Labelled, Progress
 from crossmask.losses import Over, cross_entropy, dice_loss
+
+
+@contextmanager
+def dropout_switched(module: nn.Module, active: bool) -> Iterator[None]:
+    """Dropout on or off for a while, everything else as it is."""
+    layers = [m for m in module.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.train(active)
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, before, strict=True):
+            layer.train(mode)
 
 
 class Supervised(nn.Module):

@@ -56,6 +56,13 @@ def joined(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
+def along_last(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of (B, H, heads, N, C) inside each row: as four axes, since the kernels that hold no (N, N) matrix take
+    no more."""
+    found = F.scaled_dot_product_attention(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))
+    return found.unflatten(0, query.shape[:2])
+
+
 # --- image -----------------------------------------------------------------------------------------------------------
 
 
@@ -84,7 +91,7 @@ class MultiAxisAttention(nn.Module):
     def rows(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Each place looks along its row: (B, H, W, C)."""
         q, k, v = (heads_of(t, self.heads) for t in (query, key, value))
-        return joined(F.scaled_dot_product_attention(q, k, v))
+        return joined(along_last(q, k, v))
 
     def columns(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return self.rows(*(t.transpose(1, 2) for t in (query, key, value))).transpose(1, 2)
@@ -159,9 +166,9 @@ class LevelAttention(nn.Module):
         if size[0] * size[1] <= FULL:
             return self(query, query, value, level)
         along = [t.unflatten(2, size).transpose(1, 2) for t in self.projected(query, query, value, level)]  # B H h W C
-        rows = F.scaled_dot_product_attention(*along)
+        rows = along_last(*along)
         upright = [t.transpose(1, 3) for t in along]
-        columns = F.scaled_dot_product_attention(*upright).transpose(1, 3)
+        columns = along_last(*upright).transpose(1, 3)
         return self.dropout(self.out(joined(0.5 * (rows + columns)).flatten(1, 2), level))
 
     def projected(self, query: Tensor, key: Tensor, value: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,10 +7,10 @@ Shapes: E_i (B, C_i, H/s, W/s), s = 4, 8, 16, 32; text (B, L, D); logits (B, K, 
 stated: a global contrast of pooled image and pooled report (cosine times 10), both ways; a local one: each word
 attends to the image's regions (temperature 4), the likeness of word and attended region is summed over the words
 (log-sum-exp, temperature 5), and contrasted over the batch (temperature 10).
-deviates: trained with the segmentation, not before it; regions are those of the last map but one (stride 16); the text
-encoder is frozen, its states projected; padding and, in the contrast, other images of an equal sentence are left out;
-each region's likeness with its nearest word stands beside every map, and U-Net's decoder does the rest. The tables
-call it GLoRIA-style.
+deviates: trained with the segmentation, not before it; the global contrast's scale is learned; regions are those of
+the last map but one (stride 16); the text encoder is frozen, its states projected; padding and, in the contrast, other
+images of an equal sentence are left out; each region's likeness with its nearest word stands beside every map, and
+U-Net's decoder does the rest. The tables call it GLoRIA-style.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ backwards; the answer is laid back onto the map of its level; pixel-level attent
 over places, a gate of channels and one of places) on the skips; the convolutions' decoder answers.
 reconstructed: the words join by cross-attention (the source's convolution over the tokens ties the network to one
 length).
-deviates: a pretrained pyramid of the house for the downward convolutions, strides 4 to 32; one transformer layer a
-level; Dice and cross entropy in place of the source's balanced ones; its exponential pseudo-labels and language-vision
-loss belong to semi-supervised training and are left out. The tables call it LViT-style.
+deviates: a pretrained pyramid of the house for the downward convolutions, strides 4 to 32, of which the deepest has no
+transformer beside it (as the source's bottleneck); the common grid is stride 16; one transformer layer a level; Dice
+and cross entropy in place of the source's balanced ones; its exponential pseudo-labels and language-vision loss belong
+to semi-supervised training and are left out. The tables call it LViT-style.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def transformer(width: int, heads: int, dropout: float) -> nn.Module:
 
 
 class TwinU(nn.Module):
-    """The transformer's U over four maps, words at its first level: four maps -> what is added to each of them."""
+    """The transformer's U over some maps, words at its first level: maps -> what is added to each of them."""
 
     def __init__(self, channels: Sequence[int], text_dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -96,14 +97,14 @@ class Decoder(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.twin = TwinU(encoder_channels, text_dim, heads, dropout)
+        self.twin = TwinU(encoder_channels[:-1], text_dim, heads, dropout)
         self.attend = nn.ModuleList(PixelAttention(c) for c in encoder_channels[:-1])
         self.body = UNetDecoder(encoder_channels, widths, classes, dropout)
 
     def forward(self, maps: list[Tensor], text: Tensor, text_mask: Tensor) -> Tensor:
-        added = [x + more for x, more in zip(maps, self.twin(maps, text, text_mask), strict=True)]
-        skips = [attend(x) for attend, x in zip(self.attend, added[:-1], strict=True)]
-        return self.body([*skips, added[-1]])
+        added = [x + more for x, more in zip(maps[:-1], self.twin(maps[:-1], text, text_mask), strict=True)]
+        skips = [attend(x) for attend, x in zip(self.attend, added, strict=True)]
+        return self.body([*skips, maps[-1]])
 
 
 def build(

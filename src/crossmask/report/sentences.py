@@ -225,17 +225,36 @@ def caveats(summary: Json) -> list[str]:
     shared = int(numeric(groups.get("cases_whose_group_is_in_train")))
     if shared:
         lines.append(
-            f"{shared} of {many(total, 'case')} belong to {many(int(numeric(groups.get('groups_in_train'))), 'group')} "
-            "(patients) of which the run learnt from other cases."
+            f"The split leaks: {shared} of {many(total, 'case')} belong to "
+            f"{many(int(numeric(groups.get('groups_in_train'))), 'group')} "
+            "(patients, or pictures copied many times) of which the run learnt from other cases."
         )
     else:
         lines.append("No case belongs to a group (patient) that the run is known to have learnt from.")
     if unknown := int(numeric(groups.get("cases_without_group"))):
         lines.append(f"{unknown} of {many(total, 'case')} name no group: whose they are is not known.")
+    if sides := sides_sentence(summary):
+        lines.append(sides)
     lines += [f"{many(int(numeric(n)), 'case')} left out: {why}." for why, n in (summary.get("left_out") or {}).items()]
     if not same_manifest(summary):
         lines.append("The manifest that was scored is not the one trained on (another hash).")
     return lines
+
+
+def sides_sentence(summary: Json) -> str:
+    """Whose left the sentences meant and what was done about it; empty where none names a side."""
+    found = summary.get("sides") or {}
+    written = found.get("written") or {}
+    if not written:
+        return ""
+    whose = {"image": "the picture's", "patient": "the patient's", "unknown": "nobody knows whose"}
+    told = ", ".join(f"{count} {whose.get(name, name)}" for name, count in written.items())
+    if found["learnt"] == "as-is":
+        return f"Sentences that name a side, by whose left they mean: {told}; all were read as they are."
+    return (
+        f"Sentences that name a side, by whose left they mean: {told}; the network reads {whose[found['learnt']]} "
+        f"left, and {found['turned']} were turned for it."
+    )
 
 
 def same_manifest(summary: Json | None) -> bool:
