@@ -236,3 +236,35 @@ def test_after_validation_and_progress(name, options):
     for fraction in (0.0, 0.5, 1.0):
         terms = one(batch(unlabelled=2, name=name), Progress(int(10 * fraction), int(3 * fraction), fraction))
         assert all(value.isfinite() for value in terms.values())
+
+
+def test_the_published_teacher_follows_the_second_network_until_stage_two() -> None:
+    one = method("semi-cml-asc", {}).train()
+    given = batch(unlabelled=2, name="semi-cml-asc")
+
+    def gap() -> float:
+        pairs = zip(one.teacher.parameters(), one.network[1].parameters(), strict=True)
+        return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+    def moved(fraction: float) -> None:
+        one(given, Progress(0, 0, fraction))
+        with torch.no_grad():
+            for weight in one.network[1].parameters():
+                weight += 1.0
+        one.after_validation(None)
+
+    for _ in range(2):  # without scores an early network has no say in what stage 2 is taught
+        moved(0.1)
+        assert gap() == 0
+    moved(0.9)
+    assert gap() == pytest.approx(0.9, abs=1e-4)
+
+
+def test_cct_follows_an_answer_without_dropout() -> None:
+    one = method("cct", {}).train()
+    decoder, seen = one.network.decoder, []
+    layer = next(m for m in decoder.modules() if isinstance(m, torch.nn.Dropout | torch.nn.Dropout2d))
+    decoder.register_forward_hook(lambda *_: seen.append((torch.is_grad_enabled(), layer.training)))
+    one(batch(unlabelled=2), Progress(0, 0, 0.5))
+    assert seen == [(True, True), (False, False)]  # the labelled answer, then the target
+    assert layer.training

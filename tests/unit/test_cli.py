@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crossmask.cli import images_of
+from crossmask.errors import CallError
+
 
 def call(*arguments: object, preload: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     script = f"{preload}\nimport sys\nfrom crossmask.cli import main\nsys.argv = ['crossmask', *sys.argv[1:]]\nmain()"
@@ -238,3 +241,14 @@ def test_wrong_calls(arguments: list[str], word: str, tmp_path: Path) -> None:
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "images"), [("20000", 20000), ("20k", 20000), ("10m", None), ("0", None), ("k", None)]
+)
+def test_a_budget_counts_images(told: str, images: int | None) -> None:
+    if images is not None:
+        assert images_of(told) == images
+    else:
+        with pytest.raises(CallError, match=f"--budget {told}: say how many images"):
+            images_of(told)

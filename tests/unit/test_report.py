@@ -829,3 +829,14 @@ def test_summaries_of_pictures_show_none_of_it(tmp_path):
         assert words not in page.text_table(summary)
     assert 'crossmask predict run picture.png --text "..." -o masks' in text
     assert "size of the truth in pixels" in text
+
+
+def test_whose_left_the_sentences_meant_is_said():
+    found = {"learnt": "image", "written": {"patient": 61, "unknown": 2}, "turned": 61}
+    assert sentences.sides_sentence({"sides": found}) == (
+        "Sentences that name a side, by whose left they mean: 61 the patient's, 2 nobody knows whose; the network reads "
+        "the picture's left, and 61 were turned for it."
+    )
+    assert "read as they are" in sentences.sides_sentence({"sides": found | {"learnt": "as-is"}})
+    assert sentences.sides_sentence({"sides": found | {"written": {}}}) == ""
+    assert sentences.sides_sentence({"sides": None}) == ""

@@ -16,7 +16,7 @@ from PIL import Image
 from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
-from crossmask.comparison import gather, markdown, signed
+from crossmask.comparison import describe, gather, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError, RunError
 from crossmask.files import read_json, write_json
@@ -266,3 +266,23 @@ def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Pat
     assert f"crossmask reproduce {name}" in said
     if table.figure:
         assert set(table.figure["rows"]) <= {row.name for row in table.rows}
+
+
+def test_what_failed_throughout_and_what_chose_is_said() -> None:
+    nothing = {"value": None, "low": None, "high": None, "failed": 3}
+    assert told(nothing) == "–, all 3 failed"
+    assert told(nothing | {"value": 4.0, "low": 3.0, "high": 5.0, "failed": 1}) == "4.0 [3.0, 5.0], 1 failed"
+    chosen = {"by": "dice_both", "cases": 286, "part": "selection"}
+    assert describe(chosen | {"keep": "best"}) == "chosen by dice_both on 286 cases (selection)"
+    assert (
+        describe(chosen | {"keep": "last"})
+        == "the last weights, threshold chosen by dice_both on 286 cases (selection)"
+    )
+
+
+def test_a_split_that_leaks_is_named() -> None:
+    rows = {"clean": {"cases": 9, "shared": 0}, "copied": {"cases": 9, "shared": 8}, "variant": {"cases": 9}}
+    assert leaks(rows) == [
+        "The split leaks: 8 of 9 cases are of patients (or copies of pictures) of which the run learnt others (copied)."
+    ]
+    assert leaks({"clean": rows["clean"]}) == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,17 @@ def test_another_recipe_in_the_folder_is_refused(tiny_recipe: Path, cases: list,
         train(recipe.load(tiny_recipe), cases, tmp_path / "full", device="cpu")
 
 
+def test_another_split_in_the_folder_is_refused(tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    moved = [replace(c, splits={"": "train"}) if c.splits[""] == "test" else c for c in cases]
+    with pytest.raises(RunError, match=r"another split of the manifest \('.*' was in test\)"):
+        train(recipe.load(tiny_recipe), moved, tmp_path / "run", resume=True, device="cpu")
+    with pytest.raises(
+        RunError, match=rf"another split of the manifest \(it had {len(cases)} cases, now {len(cases) - 1}"
+    ):
+        train(recipe.load(tiny_recipe), cases[1:], tmp_path / "run", resume=True, device="cpu")
+
+
 def test_fine_tuning_starts_from_the_other_run(tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path) -> None:
     """At a vanishing rate the fine-tuned network is the one it started from."""
     chosen = recipe.load(tiny_recipe, [f"train.init={trained}", "train.images=8", "train.lr=1e-12", "train.lr_min=0"])
@@ -214,6 +227,9 @@ def test_columns_that_are_not_there(tiny_recipe: Path, cases: list, tmp_path: Pa
         train(recipe.load(tiny_recipe, ["data.split=lvit"]), cases, tmp_path / "b", device="cpu")
     with pytest.raises(CallError, match="image:flair"):
         train(recipe.load(tiny_recipe, ["data.modalities={flair: 1}"]), cases, tmp_path / "c", device="cpu")
+    named = [replace(c, texts={"lvit": c.texts[""]} if c.texts else {}) for c in cases]
+    with pytest.raises(CallError, match=r"no column 'text', did you mean 'text:lvit'\?"):
+        train(recipe.load(tiny_recipe), named, tmp_path / "d", device="cpu")
     assert not list(tmp_path.iterdir())
 
 
