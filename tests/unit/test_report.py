@@ -834,8 +834,8 @@ def test_summaries_of_pictures_show_none_of_it(tmp_path):
 def test_whose_left_the_sentences_meant_is_said():
     found = {"learnt": "image", "written": {"patient": 61, "unknown": 2}, "turned": 61}
     assert sentences.sides_sentence({"sides": found}) == (
-        "Sentences that name a side, by whose left they mean: 61 the patient's, 2 nobody knows whose; the network reads "
-        "the picture's left, and 61 were turned for it."
+        "Sentences that name a side, by whose left they mean: 61 the patient's, 2 nobody knows whose; the network "
+        "reads the picture's left, and 61 were turned for it."
     )
     assert "read as they are" in sentences.sides_sentence({"sides": found | {"learnt": "as-is"}})
     assert sentences.sides_sentence({"sides": found | {"written": {}}}) == ""

@@ -147,7 +147,7 @@ def test_another_recipe_in_the_folder_is_refused(tiny_recipe: Path, cases: list,
 def test_another_split_in_the_folder_is_refused(tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     moved = [replace(c, splits={"": "train"}) if c.splits[""] == "test" else c for c in cases]
-    with pytest.raises(RunError, match=r"another split of the manifest \('.*' was in test\)"):
+    with pytest.raises(RunError, match=r"another split of the manifest \('phantom_\d+' was in"):
         train(recipe.load(tiny_recipe), moved, tmp_path / "run", resume=True, device="cpu")
     with pytest.raises(
         RunError, match=rf"another split of the manifest \(it had {len(cases)} cases, now {len(cases) - 1}"
