@@ -101,8 +101,9 @@ def refuse_other_split(run: Run, parts: Mapping[str, str]) -> None:
     """A run goes on, and is compared, on the split that it began with."""
     before = run.parts()
     moved = sorted(i for i, part in parts.items() if before.get(i, part) != part and UNUSED not in (before[i], part))
-    if moved or set(before) != set(parts):
-        what = f"'{moved[0]}' was in {before[moved[0]]}" if moved else f"it had {len(before)} cases, now {len(parts)}"
+    what = f"it had {len(before)} cases, now {len(parts)}" if set(before) != set(parts) else ""
+    if what or moved:
+        what = what or f"'{moved[0]}' was in {before[moved[0]]}"
         raise RunError(
             f"{run.folder}: was begun on another split of the manifest ({what}); give that manifest, or another folder."
         )
