@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from crossmask.data.adapters import folder, monuseg, mosmed, qata
 from crossmask.data.manifest import Case
 from crossmask.data.tables import part_in, part_of, read_table
 from crossmask.errors import DataError
+from real_data import real
 
 SCAN = "sub-S09340_ses-E17539_run-1_bp-chest_vp-ap_dx"
 
@@ -565,16 +565,6 @@ def test_part_in(name, part):
 
 
 # -- real trees ------------------------------------------------------------------------------------------
-
-
-def real(*where: str) -> Path:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
-    path = Path(root).joinpath(*where)
-    if not path.is_dir():
-        pytest.skip(f"{'/'.join(where)} is not there")
-    return path
 
 
 @pytest.mark.parametrize("inside", [(), ("QaTa-COV19-v2",)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import re
 import shutil
 from collections import Counter
@@ -20,6 +19,7 @@ from crossmask.data import manifest
 from crossmask.data.adapters import isic2017, isic2018, ph2, prompts
 from crossmask.data.manifest import Case
 from crossmask.errors import DataError
+from real_data import real
 
 VARIANTS = ("contradictory", "missing_location", "overdescriptive", "underdescriptive")
 HEAD = ("Image", "Description", "Ground Truth")
@@ -450,16 +450,6 @@ def test_prompts_without_pictures_or_with_several_sets(tmp_path):
 
 
 # -- real trees ------------------------------------------------------------------------------------------
-
-
-def real(*where: str) -> Path:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
-    path = Path(root).joinpath(*where)
-    if not path.is_dir():
-        pytest.skip(f"{'/'.join(where)} is not there")
-    return path
 
 
 def test_real_isic2017(said):

@@ -26,6 +26,7 @@ from pydicom.uid import (
 from crossmask.data.seg import read_seg, read_seg_on, write_seg
 from crossmask.data.series import is_series, read_series, read_series_header
 from crossmask.errors import CallError, DataError
+from real_data import real
 
 RAS = np.diag([-1.0, -1.0, 1.0])
 AXIAL = ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])  # along a row, down a column, in DICOM's L-P-S
@@ -773,19 +774,9 @@ def test_nothing_about_the_patient_is_said(tmp_path, highdicom, caplog):
 # -- real data -------------------------------------------------------------------------------------------------------
 
 
-def real(*where: str) -> Path:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
-    path = Path(root).joinpath("dicom-sample", *where)
-    if not path.exists():
-        pytest.skip(f"{'/'.join(where)} is not there")
-    return path
-
-
 def test_real_seg_lies_on_its_slices():
-    ct = real("ct_with_seg", "CT")
-    path = real("ct_with_seg", "SEG", "liver_seg.dcm")
+    ct = real("dicom-sample", "ct_with_seg", "CT")
+    path = real("dicom-sample", "ct_with_seg", "SEG", "liver_seg.dcm")
     read = read_series(ct)
     assert (read.array.shape, read.slope, read.intercept) == ((3, 512, 512), 1.0, -1024.0)
     assert np.allclose(np.linalg.norm(read.affine[:3, :3], axis=0), [1, 0.810547, 0.810547])
@@ -802,7 +793,7 @@ def test_real_seg_lies_on_its_slices():
 
 
 def test_real_seg_as_highdicom_reads_it(highdicom):
-    path = real("ct_with_seg", "SEG", "liver_seg.dcm")
+    path = real("dicom-sample", "ct_with_seg", "SEG", "liver_seg.dcm")
     own, affine = read_seg(path)
     volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
     theirs = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
@@ -814,12 +805,12 @@ def test_real_seg_as_highdicom_reads_it(highdicom):
 
 def test_real_jpeg2000_series_lies_on_its_nifti(tmp_path):
     nib = pytest.importorskip("nibabel")
-    folder = real("ct_series_jpeg2000", "CT")
+    folder = real("dicom-sample", "ct_series_jpeg2000", "CT")
     read = read_series(folder)
     assert (read.array.shape, read.intercept) == ((20, 512, 512), -1024.0)
     assert np.isclose(read.affine[2, 0], 2)
     assert read.notes == ("slice step from positions, SliceThickness says otherwise",)
-    image = nib.load(real("ct_series_jpeg2000", "organs_auto.nii.gz"))
+    image = nib.load(real("dicom-sample", "ct_series_jpeg2000", "organs_auto.nii.gz"))
     # (slice, row, column) -> the NIfTI's (i, j, k): the same voxels, rows the other way round
     turn = np.linalg.inv(image.affine) @ read.affine
     assert np.allclose(turn, [[0, 0, 1, 0], [0, -1, 0, 511], [1, 0, 0, 0], [0, 0, 0, 1]], atol=1e-4)
@@ -832,7 +823,7 @@ def test_real_jpeg2000_series_lies_on_its_nifti(tmp_path):
 
 
 def test_real_prostate_scans_are_tilted():
-    found = {name: read_series(real("prostate_mr_t2_adc", name)) for name in ("T2_tse_tra", "ADC")}
+    found = {name: read_series(real("dicom-sample", "prostate_mr_t2_adc", name)) for name in ("T2_tse_tra", "ADC")}
     for read, shape, pixel in zip(found.values(), [(19, 384, 384), (19, 128, 84)], [0.5, 2.0], strict=True):
         assert read.array.shape == shape
         assert np.allclose(np.linalg.norm(read.affine[:3, :3], axis=0), [3, pixel, pixel], atol=1e-3)
@@ -847,7 +838,7 @@ def test_real_prostate_scans_are_tilted():
 
 def test_real_prostate_as_simpleitk_reads_it():
     sitk = pytest.importorskip("SimpleITK")
-    read = read_series(real("prostate_mr_t2_adc", "ADC"))
+    read = read_series(real("dicom-sample", "prostate_mr_t2_adc", "ADC"))
     image = sitk.ReadImage(list(read.files))
     for index in [(0, 0, 0), (18, 0, 0), (7, 120, 3), (18, 127, 83)]:
         point = image.TransformIndexToPhysicalPoint([int(i) for i in reversed(index)])
@@ -857,7 +848,7 @@ def test_real_prostate_as_simpleitk_reads_it():
 
 @pytest.mark.parametrize("name", ["ct_with_seg/CT", "prostate_mr_t2_adc/ADC", "ct_with_rtstruct"])
 def test_real_series_carry_a_seg(tmp_path, highdicom, name):
-    folder = real(*name.split("/"))
+    folder = real("dicom-sample", *name.split("/"))
     shape, affine = read_series_header(folder)
     mask = np.zeros(shape, np.uint8)
     mask[0, 3:9, 4:20] = 1
@@ -867,7 +858,7 @@ def test_real_series_carry_a_seg(tmp_path, highdicom, name):
 
 
 def test_real_rtstruct_beside_a_slice():
-    read = read_series(real("ct_with_rtstruct"))
+    read = read_series(real("dicom-sample", "ct_with_rtstruct"))
     assert [Path(f).name for f in read.files] == ["ct.0.dcm"]
     assert read.notes == (
         "DICOM files that are no slices (SEG, RTSTRUCT, ...) left out",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -18,22 +17,13 @@ from crossmask.data.adapters import busi, kvasir, refsegrs
 from crossmask.data.check import check
 from crossmask.data.masks import read_mask
 from crossmask.errors import DataError
+from real_data import real
 
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     caplog.set_level(logging.WARNING, logger="crossmask")
     return lambda: "\n".join(record.getMessage() for record in caplog.records)
-
-
-def real(*where: str) -> Path:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
-    path = Path(root).joinpath(*where)
-    if not path.is_dir():
-        pytest.skip(f"{'/'.join(where)} is not there")
-    return path
 
 
 # --- BUSI

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ from crossmask.data import layouts, manifest, volumes
 from crossmask.data.adapters import brats, chaos, decathlon, lits, nnunet
 from crossmask.data.manifest import Case
 from crossmask.errors import DataError
+from real_data import real
 
 CONTRASTS = ("flair", "t1", "t1ce", "t2")
 NEW = ("t2f", "t1n", "t1c", "t2w")
@@ -660,16 +660,6 @@ def test_decathlon_missing_parts_name_themselves(tmp_path, said):
 
 
 # -- real trees ------------------------------------------------------------------------------------------
-
-
-def real(*where: str) -> Path:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
-    path = Path(root).joinpath(*where)
-    if not path.is_dir():
-        pytest.skip(f"{'/'.join(where)} is not there")
-    return path
 
 
 def on_one_grid(cases: Iterable[Case]) -> bool:
