@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from scipy import ndimage
 from crossmask.data import manifest, phantom_brain
 from crossmask.data.phantom_brain import CONTRASTS, LABELS, TISSUES, draw, fingerprint, make, parts, scan, target
 from crossmask.errors import CallError, DataError
+from real_data import real
 
 nib = pytest.importorskip("nibabel", reason="nibabel is not installed: the brain phantom is not drawn")
 AFFINE = np.array([[-2.0, 0, 0, 40], [0, 0, 2, -30], [0, 2, 0, -20], [0, 0, 0, 1]])
@@ -286,12 +286,7 @@ def test_what_cannot_be_called(maps: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_real_label_maps(tmp_path: Path) -> None:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip("CROSSMASK_DATA is not set: brain-labels is not read")
-    source = Path(root) / "brain-labels"
-    if not source.is_dir():
-        pytest.skip("brain-labels is not there")
+    source = real("brain-labels")
     (tmp_path / "maps").mkdir()
     names = ("brain03", "brain09")
     for name in names:

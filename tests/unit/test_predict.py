@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from crossmask.evaluate import evaluate, others
 from crossmask.predict import Predictor, Query, at_zooms
 from crossmask.predict_folder import files_of, predict_to_folder, queries_of
 from crossmask.run import Run
+from real_data import real
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,7 @@ def test_the_mean_of_several_sizes(predictor: Predictor, cases: list) -> None:
 
 
 def test_a_folder_of_two_series_is_two_volumes(tmp_path: Path) -> None:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip("CROSSMASK_DATA names no folder of real data")
-    series = [p for p in sorted((Path(root) / "dicom-sample" / "prostate_mr_t2_adc").iterdir()) if is_series(p)]
+    series = [p for p in sorted(real("dicom-sample", "prostate_mr_t2_adc").iterdir()) if is_series(p)]
     assert len(series) == 2
     for number, folder in enumerate(series):
         shutil.copytree(folder, tmp_path / f"series{number}")

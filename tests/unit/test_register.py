@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from crossmask.data import register as module
 from crossmask.data.register import Report, register
 from crossmask.errors import CallError, DataError
+from real_data import real
 
 sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed: nothing is registered")
 pytest.importorskip("nibabel", reason="nibabel is not installed: nothing is registered")
@@ -302,12 +302,7 @@ def test_what_cannot_be_called(pair: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_real_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip("CROSSMASK_DATA is not set: register-sample/ms_patient20 is not read")
-    folder = Path(root) / "register-sample" / "ms_patient20"
-    if not folder.is_dir():
-        pytest.skip("register-sample/ms_patient20 is not there")
+    folder = real("register-sample", "ms_patient20")
     monkeypatch.setattr(module, "SAMPLES", 20_000)  # a fifth, to be quick
     report = register(
         folder / "study2_FLAIR.nii.gz",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +20,7 @@ from crossmask.data.sides import (
     variant,
 )
 from crossmask.errors import CallError
+from real_data import real
 
 QATA = "Bilateral pulmonary infection, two infected areas, all left lung and middle lower right lung."
 
@@ -269,13 +268,7 @@ def test_to_convention_swaps_only_between_the_two_known_ones() -> None:
 
 
 def _column(*where: str, column: str) -> list[str]:
-    root = os.environ.get("CROSSMASK_DATA")
-    if not root:
-        pytest.skip(f"CROSSMASK_DATA is not set: {'/'.join(where)} is not read")
-    path = Path(root).joinpath(*where)
-    if not path.is_file():
-        pytest.skip(f"{path} does not exist")
-    with path.open(encoding="utf-8", newline="") as file:
+    with real(*where).open(encoding="utf-8", newline="") as file:
         return sorted({row[column] for row in csv.DictReader(file) if row[column]})
 
 
