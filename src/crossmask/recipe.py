@@ -8,6 +8,7 @@ those sections are the options of its door.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -192,7 +193,7 @@ def put(plain: dict[str, Any], key: str, value: Any) -> None:
         place = place.setdefault(parent, {})
         if not isinstance(place, dict):
             raise CallError(f"'{key}={value}': '{parent}' is no section of the recipe.")
-    place[last] = value
+    place[last] = copy.deepcopy(value)  # a later put into it must not change the giver's
 
 
 def check(plain: dict[str, Any], where: str) -> Recipe:

@@ -250,6 +250,17 @@ def test_an_ablation_starts_from_the_kept_setting(made: tuple, tmp_path: Path) -
         load(str(tmp_path / "table.yaml"))
 
 
+def test_a_try_leaves_the_row_as_it_was(made: tuple, tmp_path: Path) -> None:
+    plain = yaml.safe_load(made[0].read_text())
+    plain["rows"]["with a teacher"]["tries"] = [{}, {"method.ema": 0.5}]
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    table = load(str(tmp_path / "table.yaml"))
+    work = tables.Work(table, [], tmp_path, (), "cpu", "")
+    row = table.rows[1]
+    first, second, again = (tables.recipe_of(work, row, setting, 0, "") for setting in (*row.tries, {}))
+    assert first == again != second
+
+
 @pytest.mark.parametrize("name", sorted(recipes.shipped("tables")))
 def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Path) -> None:
     table = load(name)
