@@ -1,4 +1,4 @@
-"""The command line's part about data: import, check, split, text, register, phantom."""
+"""The command line's part about data: import, check, split, overlap, text, expand, register, phantom."""
 
 from __future__ import annotations
 
@@ -125,6 +125,38 @@ def alike_in(cases: list[Any]) -> list[tuple[str, ...]]:
     if found:
         print(listed((" = ".join(ids) for ids in found), shown=10), file=sys.stderr)
     return found
+
+
+@data_app.command("overlap")
+def data_overlap(
+    manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl.")],
+    other: Annotated[Path, typer.Argument(help="Another manifest, whose pictures may be the same ones.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the first one, with those cases 'unused' in each split."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find pictures that stand in two data sets, whatever their names and sizes: a network trained on the one is not
+    tested by the other. Exit code 1 if there are any and no -o puts them aside."""
+    from crossmask.data import manifest as manifests
+    from crossmask.data import near
+    from crossmask.data.folds import without
+    from crossmask.errors import listed
+    from crossmask.progress import Bar
+
+    cases, others = manifests.read(manifest), manifests.read(other)
+    with Bar("comparing pictures") as bar:
+        found = near.shared(cases, others, tick=bar.tick)
+    if as_json:
+        emit({"cases": len(cases), "shared": found})
+    else:
+        print(f"{len(found)} of {len(cases)} cases of {manifest.name} show a picture that {other.name} holds too")
+        if found:
+            print(listed((f"{one} = {', '.join(ids)}" for one, ids in found.items()), shown=10))
+    if output is not None:
+        print(manifests.write(output, without(cases, found)))
+    raise typer.Exit(1 if found and output is None else 0)
 
 
 @data_app.command("text")

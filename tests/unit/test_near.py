@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,27 @@ def test_the_command(cases: list[Case], tmp_path: Path) -> None:
     assert part["lesion0"] == part["turned"] == part["mirrored"]
     wrong = CliRunner().invoke(app, ["data", "split", str(table), "--parts", "train"])
     assert isinstance(wrong.exception, CallError)
+
+
+def test_pictures_of_two_sets_are_found_and_put_aside(cases: list[Case], tmp_path: Path) -> None:
+    ours = [replace(c, id=f"our {c.id}", splits={"": "train"}) for c in cases if c.id.startswith("lesion")]
+    ours[5] = replace(ours[5], group="a")
+    ours[6] = replace(ours[6], group="a")
+    theirs = [c for c in cases if c.id in ("turned", "smaller", "brighter", "lesion5")]
+    assert near.shared(ours, theirs) == {
+        "our lesion0": ["turned"],
+        "our lesion1": ["smaller"],
+        "our lesion2": ["brighter"],
+        "our lesion5": ["lesion5"],
+    }
+    one, other = manifest.write(tmp_path / "one.csv", ours), manifest.write(tmp_path / "other.csv", theirs)
+    found = CliRunner().invoke(app, ["data", "overlap", str(one), str(other)])
+    assert found.exit_code == 1, found.output
+    assert "4 of 12 cases of one.csv show a picture that other.csv holds too" in found.output
+    clean = tmp_path / "clean.csv"
+    assert CliRunner().invoke(app, ["data", "overlap", str(one), str(other), "-o", str(clean)]).exit_code == 0
+    unused = {c.id for c in manifest.read(clean) if c.splits[""] == "unused"}
+    assert unused == {f"our lesion{n}" for n in (0, 1, 2, 5, 6)}  # 6 is of the same patient as 5
+    assert CliRunner().invoke(app, ["data", "overlap", str(clean), str(one), "--json"]).exit_code == 1
+    rest = manifest.write(tmp_path / "rest.csv", [c for c in ours if c.id not in unused])
+    assert CliRunner().invoke(app, ["data", "overlap", str(rest), str(other)]).exit_code == 0

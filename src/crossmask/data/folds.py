@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from crossmask.data.manifest import Case
@@ -63,3 +63,10 @@ def parts(
     units = joined(len(cases), pairs)
     drawn = draw([replace(c, group=str(u)) for c, u in zip(cases, units, strict=True)], shares, seed)
     return [replace(case, splits={**case.splits, name: drawn[case.id]}) for case in cases]
+
+
+def without(cases: Sequence[Case], ids: Collection[str]) -> list[Case]:
+    """The cases, those of these ids and of their patients in the part 'unused' of every split."""
+    units = {unit(case) for case in cases if case.id in ids}
+    names = {name for case in cases for name in case.splits} or {""}
+    return [replace(c, splits=dict.fromkeys(names, UNUSED)) if unit(c) in units else c for c in cases]

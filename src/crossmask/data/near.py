@@ -40,29 +40,51 @@ def clusters(
 ) -> list[tuple[str, ...]]:
     """The ids of near-duplicates (by each case's first picture), two or more together. Raises DataError for a picture
     that cannot be read."""
-    details = np.zeros((len(cases), SIDE, SIDE), np.float32)
-    for place, case in enumerate(cases):
-        details[place] = detail(read_image(next(iter(case.images.values())), channels=1).unit())
-        if tick:
-            tick(place + 1, len(cases))
-    labels = joined(len(cases), alike(details, likeness))
+    details = details_of(cases, tick)
+    pairs = [(i, j) for i, j in alike(details, details, likeness) if i < j]
+    labels = joined(len(cases), pairs)
     members: dict[int, list[str]] = {}
     for case, label in zip(cases, labels.tolist(), strict=True):
         members.setdefault(label, []).append(case.id)
     return [tuple(ids) for ids in members.values() if len(ids) > 1]
 
 
-def alike(details: np.ndarray, likeness: float) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, whose details correlate, one of them turned or mirrored."""
+def shared(
+    cases: Sequence[Case],
+    others: Sequence[Case],
+    *,
+    likeness: float = LIKENESS,
+    tick: Callable[[int, int], None] | None = None,
+) -> dict[str, list[str]]:
+    """Which cases show a picture that ``others`` hold too: id -> their ids. Raises DataError for one that cannot be
+    read."""
+    details = details_of([*cases, *others], tick)
+    found: dict[str, list[str]] = {}
+    for i, j in alike(details[: len(cases)], details[len(cases) :], likeness):
+        found.setdefault(cases[i].id, []).append(others[j].id)
+    return found
+
+
+def details_of(cases: Sequence[Case], tick: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """(N, SIDE, SIDE) of each case's first picture."""
+    details = np.zeros((len(cases), SIDE, SIDE), np.float32)
+    for place, case in enumerate(cases):
+        details[place] = detail(read_image(next(iter(case.images.values())), channels=1).unit())
+        if tick:
+            tick(place + 1, len(cases))
+    return details
+
+
+def alike(details: np.ndarray, others: np.ndarray, likeness: float) -> list[tuple[int, int]]:
+    """Pairs (i, j) whose details correlate, one of them turned or mirrored."""
     flat = details.reshape(len(details), -1)
     found: set[tuple[int, int]] = set()
-    for mirrored in (details, details[:, :, ::-1]):
+    for mirrored in (others, others[:, :, ::-1]):
         for quarters in range(4):
-            turned = np.rot90(mirrored, quarters, (1, 2)).reshape(len(details), -1)
+            turned = np.rot90(mirrored, quarters, (1, 2)).reshape(len(others), -1)
             for start in range(0, len(flat), BLOCK):
                 rows, columns = np.nonzero(flat[start : start + BLOCK] @ turned.T >= likeness)
-                rows += start
-                found |= {(i, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if i < j}
+                found |= set(zip((rows + start).tolist(), columns.tolist(), strict=True))
     return sorted(found)
 
 
