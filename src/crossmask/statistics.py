@@ -12,52 +12,35 @@ them; with several classes the counts and scores of each as ``<class>/tp`` and s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossmask.bootstrap import (
+    Columns,
+    Estimate,
+    bootstrap,
+    check_call,
+    codes_of,
+    groups_of,
+    mean_of,
+    numbers,
+    of_both,
+    ordered,
+    quantiles,
+    summable,
+)
 from crossmask.core import rng
-from crossmask.errors import CallError, DataError, name_list
+from crossmask.errors import CallError, name_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COUNTS = ("tp", "fp", "fn")
 SCORES = ("dice", "iou", "precision", "recall")
-CHUNK = 2_000_000  # draws held at once, 16 MB a copy
 HITS = (0.5, 0.6, 0.7, 0.8, 0.9)  # IoU that a case must pass
 TOLERANCE = 1e-9
-
-Columns = dict[str, np.ndarray]  # sums by name, all of one shape
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its interval.
-
-    ``n`` is the number of cases that entered it (NaN scores do not); ``unit`` says what was resampled for
-    the interval, ``"groups"`` or ``"cases"``. ``low`` and ``high`` are NaN where no interval can be had
-    (fewer than two groups).
-
-    >>> print(Estimate(0.888, 0.88, 0.896, n=40, unit="groups"))
-    0.888 [0.880, 0.896]
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    unit: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, which knows no NaN: what cannot be estimated is None."""
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def dice_pooled(tp: float, fp: float, fn: float) -> float:
@@ -100,18 +83,18 @@ def summarise(
     >>> out["dice_pooled"].value, out["dice_mean"].value, out["dice_mean"].n, out["dice_mean"].unit
     (0.75, 0.65, 2, 'cases')
     """
-    _check_call(resamples, confidence)
-    cases = _ordered(cases)
+    check_call(resamples, confidence)
+    cases = ordered(cases)
     prefixes = _prefixes(cases)
     columns = _counts(cases, prefixes)
     for prefix in dict.fromkeys(("", *prefixes)):
         for name in SCORES:
-            columns |= _summable(f"{prefix}{name}", _score(cases, prefix, name, prefixes))
+            columns |= summable(f"{prefix}{name}", _score(cases, prefix, name, prefixes))
 
     def statistics(sums: Columns) -> Columns:
         return _all_scores(sums, prefixes)
 
-    estimates = _bootstrap(columns, cases, statistics, resamples, seed, confidence)
+    estimates = bootstrap(columns, cases, statistics, resamples, seed, confidence)
     _check_consistent(estimates, prefixes)
     return estimates
 
@@ -127,18 +110,18 @@ def distances(
     >>> found["hd95_mean"]["value"], found["hd95_mean"]["n"], found["hd95_mean"]["failed"]
     (3.0, 2, 1)
     """
-    cases = _ordered(cases)
+    cases = ordered(cases)
     names = [str(c) for c in cases.columns if str(c).rpartition("/")[2] in columns]
     summed: Columns = {}
     for name in names:
-        summed |= _summable(name, _numbers(cases, name))
+        summed |= summable(name, numbers(cases, name))
     if not names:
         return {}
 
     def statistics(sums: Columns) -> Columns:
-        return {f"{name}_mean": _mean_of(sums, name) for name in names}
+        return {f"{name}_mean": mean_of(sums, name) for name in names}
 
-    found = _bootstrap(summed, cases, statistics, resamples, seed, 0.95)
+    found = bootstrap(summed, cases, statistics, resamples, seed, 0.95)
     failed = {name: int(np.isinf(cases[name].astype(float)).sum()) for name in names}
     return {f"{n}_mean": found[f"{n}_mean"].to_dict() | {"failed": failed[n]} for n in names}
 
@@ -151,16 +134,16 @@ def hits(cases: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> dict[s
     >>> hits(pd.DataFrame({"id": ["a", "b"], "iou": [0.55, 0.95]}))["p@0.6"].value
     0.5
     """
-    cases = _ordered(cases)
-    iou = _numbers(cases, "iou")
+    cases = ordered(cases)
+    iou = numbers(cases, "iou")
     summed: Columns = {}
     for level in HITS:
-        summed |= _summable(f"p@{level}", np.where(np.isnan(iou), np.nan, iou > level))
+        summed |= summable(f"p@{level}", np.where(np.isnan(iou), np.nan, iou > level))
 
     def statistics(sums: Columns) -> Columns:
-        return {f"p@{level}_mean": _mean_of(sums, f"p@{level}") for level in HITS}
+        return {f"p@{level}_mean": mean_of(sums, f"p@{level}") for level in HITS}
 
-    found = _bootstrap(summed, cases, statistics, resamples, seed, 0.95)
+    found = bootstrap(summed, cases, statistics, resamples, seed, 0.95)
     return {name.removesuffix("_mean"): estimate for name, estimate in found.items()}
 
 
@@ -171,8 +154,8 @@ def mean(cases: pd.DataFrame, column: str, *, resamples: int = 2000, seed: int =
     >>> mean(pd.DataFrame({"id": ["a", "b"], "x": [1.0, 2.0]}), "x").value
     1.5
     """
-    cases = _ordered(cases)
-    return _bootstrap(_summable("x", _numbers(cases, column)), cases, _mean_only, resamples, seed, 0.95)["x_mean"]
+    cases = ordered(cases)
+    return bootstrap(summable("x", numbers(cases, column)), cases, _mean_only, resamples, seed, 0.95)["x_mean"]
 
 
 def correlation(cases: pd.DataFrame, one: str, other: str, *, resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -184,13 +167,13 @@ def correlation(cases: pd.DataFrame, one: str, other: str, *, resamples: int = 2
     >>> round(found.value, 6), found.n
     (1.0, 4)
     """
-    _check_call(resamples, 0.95)
+    check_call(resamples, 0.95)
     from scipy import stats
 
-    cases = _ordered(cases)
-    pairs = np.stack([_numbers(cases, one), _numbers(cases, other)], 1)
+    cases = ordered(cases)
+    pairs = np.stack([numbers(cases, one), numbers(cases, other)], 1)
     kept = ~np.isnan(pairs).any(1)
-    codes, unit = _codes([g for g, keep in zip(_groups(cases), kept, strict=True) if keep])
+    codes, unit = codes_of([g for g, keep in zip(groups_of(cases), kept, strict=True) if keep])
     pairs = pairs[kept]
 
     def rank_correlation(rows: np.ndarray) -> float:
@@ -208,7 +191,7 @@ def correlation(cases: pd.DataFrame, one: str, other: str, *, resamples: int = 2
         )
         for _ in range(resamples if len(members) > 2 else 0)
     ]
-    low, high = _quantiles(np.array(drawn), [0.025, 0.975])
+    low, high = quantiles(np.array(drawn), [0.025, 0.975])
     return Estimate(rank_correlation(pairs), low, high, len(pairs), unit)
 
 
@@ -234,29 +217,29 @@ def paired_difference(
     >>> round(paired_difference(one, two, resamples=100).value, 4)
     0.1667
     """
-    _check_call(resamples, 0.95)
-    first, second = _shared(first, second)
+    check_call(resamples, 0.95)
+    first, second = of_both(first, second)
     scope, _, name = column.rpartition("/")
     if not name.endswith("_pooled"):
-        columns = _summable("x", _numbers(second, column) - _numbers(first, column))
+        columns = summable("x", numbers(second, column) - numbers(first, column))
         statistics: Callable[[Columns], Columns] = _mean_only
     else:
         prefixes = (f"{scope}/",) if scope else _prefixes(first)
         statistics, columns = _pooled_difference(first, second, name.removesuffix("_pooled"), prefixes)
-    return _bootstrap(columns, first, statistics, resamples, seed, 0.95)["x_mean"]
+    return bootstrap(columns, first, statistics, resamples, seed, 0.95)["x_mean"]
 
 
 def paired_sums(first: pd.DataFrame, second: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """(G,) sums of ``second`` minus ``first`` over each group's cases, and (G,) how many cases; groups as in
     ``paired_difference``."""
-    first, second = _shared(first, second)
-    columns = _summable("x", _numbers(second, column) - _numbers(first, column))
-    codes, _ = _codes(_groups(first))
+    first, second = of_both(first, second)
+    columns = summable("x", numbers(second, column) - numbers(first, column))
+    codes, _ = codes_of(groups_of(first))
     return np.bincount(codes, columns["x/sum"]), np.bincount(codes, columns["x/n"])
 
 
 def _mean_only(sums: Columns) -> Columns:
-    return {"x_mean": _mean_of(sums, "x")}
+    return {"x_mean": mean_of(sums, "x")}
 
 
 def _pooled_difference(
@@ -301,12 +284,6 @@ def _mean_pooled(sums: Columns, name: str, prefixes: tuple[str, ...], side: str 
     return np.mean([_pooled_of(sums, name, side + prefix) for prefix in prefixes], axis=0)
 
 
-def _mean_of(sums: Columns, name: str) -> np.ndarray:
-    """Sum by number, NaN where nothing entered."""
-    n = sums[f"{name}/n"]
-    return np.where(n > 0, sums[f"{name}/sum"] / np.maximum(n, 1), np.nan)
-
-
 def _all_scores(sums: Columns, prefixes: tuple[str, ...]) -> Columns:
     """All that ``summarise`` gives, from sums of any shape."""
     out = {}
@@ -315,7 +292,7 @@ def _all_scores(sums: Columns, prefixes: tuple[str, ...]) -> Columns:
             scopes = (prefix,) if prefix else prefixes
             out[f"{prefix}{name}_pooled"] = _mean_pooled(sums, name, scopes)
         for name in SCORES:
-            out[f"{prefix}{name}_mean"] = _mean_of(sums, f"{prefix}{name}")
+            out[f"{prefix}{name}_mean"] = mean_of(sums, f"{prefix}{name}")
     return out
 
 
@@ -329,59 +306,17 @@ def _check_consistent(estimates: Mapping[str, Estimate], prefixes: tuple[str, ..
 # ---------------------------------------------------------------- the table
 
 
-def _ordered(cases: pd.DataFrame) -> pd.DataFrame:
-    """The rows sorted by ``id`` as text, so that the interval does not hang on their order."""
-    if "id" not in cases.columns:
-        raise DataError(f"The per-case table has no column 'id'; it has {name_list(cases.columns)}.")
-    if len(cases) == 0:
-        raise DataError("The per-case table holds no cases; there is nothing to summarise.")
-    cases = cases.assign(id=cases["id"].astype(str)).sort_values("id", kind="stable", ignore_index=True)
-    repeated = cases.loc[cases["id"].duplicated(), "id"].unique()
-    if len(repeated):
-        raise DataError(f"The per-case table holds cases more than once: {name_list(repeated)}; keep one row each.")
-    return cases
-
-
-def _shared(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the cases that both hold, in one order, the first with all groups that are known."""
-    first, second = _ordered(first), _ordered(second)
-    both = set(first["id"]) & set(second["id"])
-    if not both:
-        raise DataError(
-            f"The two tables share no case: the first holds {name_list(first['id'], shown=3)}, "
-            f"the second {name_list(second['id'], shown=3)}; compare runs that scored the same split."
-        )
-    first = first[first["id"].isin(both)].reset_index(drop=True)
-    second = second[second["id"].isin(both)].reset_index(drop=True)
-    groups = [a if a is not None else b for a, b in zip(_groups(first), _groups(second), strict=True)]
-    first["group"] = np.array(groups, dtype=object)
-    return first, second
-
-
 def _prefixes(cases: pd.DataFrame) -> tuple[str, ...]:
     """``("",)`` for a table of one class, else ``("<class>/", ...)`` in the table's order."""
     prefixes = tuple(str(c)[:-2] for c in cases.columns if str(c).endswith("/tp"))
     return prefixes or ("",)
 
 
-def _numbers(cases: pd.DataFrame, column: str) -> np.ndarray:
-    """(N,) float64; NaN where missing or not finite."""
-    if column not in cases.columns:
-        raise DataError(f"The per-case table has no column '{column}'; it has {name_list(cases.columns, shown=40)}.")
-    import pandas as pd
-
-    try:
-        values = pd.to_numeric(cases[column]).to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"Column '{column}' of the per-case table holds something that is no number.") from error
-    return np.where(np.isfinite(values), values, np.nan)
-
-
 def _counts(cases: pd.DataFrame, prefixes: tuple[str, ...]) -> Columns:
     """(N,) float each: the counts, and ``<prefix>cases`` = 1 where known; ``cases`` = 1 if any class is."""
     columns: Columns = {}
     for prefix in prefixes:
-        of_class = np.stack([_numbers(cases, prefix + count) for count in COUNTS])
+        of_class = np.stack([numbers(cases, prefix + count) for count in COUNTS])
         known = ~np.isnan(of_class).any(axis=0)
         columns |= dict(zip((prefix + c for c in COUNTS), np.where(known, of_class, 0.0), strict=True))
         columns[f"{prefix}cases"] = known.astype(np.float64)
@@ -392,108 +327,12 @@ def _counts(cases: pd.DataFrame, prefixes: tuple[str, ...]) -> Columns:
 def _score(cases: pd.DataFrame, prefix: str, name: str, prefixes: tuple[str, ...]) -> np.ndarray:
     """(N,) per-case scores: the column, or where the table lacks precision or recall, from the counts."""
     if prefix + name in cases.columns or name in ("dice", "iou"):
-        return _numbers(cases, prefix + name)
+        return numbers(cases, prefix + name)
     if prefix not in prefixes:  # several classes, plain: the mean over those that are not NaN
         of_classes = np.stack([_score(cases, each, name, prefixes) for each in prefixes])
         known = ~np.isnan(of_classes)
         total, n = np.where(known, of_classes, 0.0).sum(axis=0), known.sum(axis=0)
         return np.where(n > 0, total / np.maximum(n, 1), np.nan)
     counts = _counts(cases, (prefix,))
-    out = np.isnan(_numbers(cases, f"{prefix}dice")) | (counts[f"{prefix}cases"] == 0)
+    out = np.isnan(numbers(cases, f"{prefix}dice")) | (counts[f"{prefix}cases"] == 0)
     return np.where(out, np.nan, _pooled_of(counts, name, prefix))
-
-
-def _summable(name: str, values: np.ndarray) -> Columns:
-    """Two columns whose sums give the mean without NaN."""
-    known = ~np.isnan(values)
-    return {f"{name}/sum": np.where(known, values, 0.0), f"{name}/n": known.astype(np.float64)}
-
-
-def _groups(cases: pd.DataFrame) -> list[Any]:
-    """The group of each case, None if unknown."""
-    import pandas as pd
-
-    if "group" not in cases.columns:
-        return [None] * len(cases)
-    return [None if pd.isna(group) or not str(group).strip() else group for group in cases["group"]]
-
-
-def _codes(groups: list[Any]) -> tuple[np.ndarray, str]:
-    """(N,) group numbers, each unknown group its own, and the unit that this resamples."""
-    numbers: dict[Any, int] = {}
-    codes = [numbers.setdefault(("case", i) if g is None else ("group", g), len(numbers)) for i, g in enumerate(groups)]
-    return np.array(codes), "groups" if any(g is not None for g in groups) else "cases"
-
-
-# ---------------------------------------------------------------- the bootstrap
-
-
-def _check_call(resamples: int, confidence: float) -> None:
-    if resamples < 1:
-        raise CallError(f"resamples must be 1 or more, not {resamples}.")
-    if not 0 < confidence < 1:
-        raise CallError(f"confidence must lie between 0 and 1, not {confidence}.")
-
-
-def _bootstrap(
-    columns: Columns,
-    cases: pd.DataFrame,
-    statistics: Callable[[Columns], Columns],
-    resamples: int,
-    seed: int,
-    confidence: float,
-) -> dict[str, Estimate]:
-    """Each statistic of the columns' sums, with its percentile interval over groups.
-
-    ``statistics`` maps sums of shape (R,) to scores of shape (R,).
-    """
-    codes, unit = _codes(_groups(cases))
-    names = list(columns)
-    sums = np.stack([np.bincount(codes, weights=columns[name]) for name in names], axis=1)  # (G, columns)
-
-    def scores(totals: np.ndarray) -> Columns:  # (R, columns)
-        return statistics(dict(zip(names, totals.T, strict=True)))
-
-    point = scores(sums.sum(axis=0, keepdims=True))
-    drawn = scores(_resampled(sums, resamples, seed)) if len(sums) > 1 else {}
-    tail = (1 - confidence) / 2
-    estimates = {}
-    for name, value in point.items():
-        entered = sums[:, names.index(_number_column(name, names))]
-        low = high = float("nan")
-        if np.count_nonzero(entered) > 1:
-            low, high = _quantiles(drawn[name], [tail, 1 - tail])
-        estimates[name] = Estimate(float(value[0]), low, high, round(entered.sum()), unit)
-    return estimates
-
-
-def _quantiles(values: np.ndarray, at: list[float]) -> list[float]:
-    """Of the values that are not NaN (a draw may hold no case that has a score)."""
-    known = values[~np.isnan(values)]
-    return [float(q) for q in np.quantile(known, at)] if len(known) else [float("nan")] * len(at)
-
-
-def _number_column(statistic: str, names: list[str]) -> str:
-    """The column that counts the cases which entered a statistic."""
-    scope, _, plain = statistic.rpartition("/")
-    if plain.endswith("_mean"):
-        return f"{statistic.removesuffix('_mean')}/n"
-    return f"{scope}/cases" if scope else "cases"
-
-
-def _resampled(sums: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(G, columns) sums of each group -> (resamples, columns) sums of G groups drawn with replacement.
-
-    The draws are counted to multinomial weights, (chunk, G), and one matrix product adds up.
-    """
-    groups = len(sums)
-    generator = rng(seed, "bootstrap")
-    chunk = max(1, CHUNK // groups)
-    parts = []
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = generator.integers(groups, size=(rows, groups))
-        drawn += np.arange(rows)[:, None] * groups
-        weights = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
-        parts.append(weights.astype(np.float64) @ sums)
-    return np.concatenate(parts)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torchmetrics.functional import classification as oracle
 
-from crossmask import statistics
+from crossmask import bootstrap, statistics
 from crossmask.errors import CallError, DataError
 from crossmask.metrics.overlap import score
 from crossmask.statistics import Estimate, dice_pooled, iou_pooled, paired_difference, summarise
@@ -255,8 +255,8 @@ def test_row_order_does_not_matter():
 
 def test_drawing_in_chunks_keeps_the_number_of_draws(monkeypatch):
     sums = np.ones((7, 2))
-    monkeypatch.setattr(statistics, "CHUNK", 20)
-    totals = statistics._resampled(sums, 11, seed=0)
+    monkeypatch.setattr(bootstrap, "CHUNK", 20)
+    totals = bootstrap.resampled(sums, 11, seed=0)
     assert totals.shape == (11, 2)
     assert (totals == 7).all()
 
