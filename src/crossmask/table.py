@@ -144,7 +144,7 @@ def load(name: str) -> Table:
 
 
 def slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    return "".join(c if c.isalnum() else "-" for c in name.lower().replace("+", "plus")).strip("-")
 
 
 def tries_path(folder: Path, row: Row) -> Path:

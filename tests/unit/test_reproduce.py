@@ -21,7 +21,7 @@ from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError, RunError
 from crossmask.files import read_json, write_json
 from crossmask.run import Run
-from crossmask.table import load, runs_of
+from crossmask.table import load, runs_of, slug
 
 TINY = {
     "data": {"size": 64, "modalities": {"image": 1}, "selection": 0.2, "labelled": 0.4},
@@ -272,6 +272,8 @@ def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Pat
         for setting in ({}, *row.tries) if row.of is None else ():
             images = tables.recipe_of(work, row, setting, 0, row.folds[0]).train.images
             assert images == (budget / 2 if "half the images" in row.name else budget)
+    own = [row.name for row in table.rows if row.of is None]
+    assert len({slug(name) for name in own}) == len(own), "two rows have one folder"
     assert len({len(row.tries) for row in table.rows if row.tries}) <= 1, "some rows had more settings to choose from"
     said = recipes.shipped("tables")[name].read_text(encoding="utf-8").partition("title:")[0]
     assert f"crossmask reproduce {name}" in said
