@@ -133,7 +133,7 @@ def data_overlap(
     other: Annotated[Path, typer.Argument(help="Another manifest, whose pictures may be the same ones.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the first one, with those cases 'unused' in each split."),
+        typer.Option("-o", "--output", help="Write the first one, those cases 'unused' in each split."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

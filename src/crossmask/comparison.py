@@ -44,31 +44,35 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
         if frame is None:
             continue
         runs = runs_of(by_name[row.of or row.name], folder)
-        first = of_same_seeds(reference, frame)
+        others = {
+            key: by_name.get(name or "") for key, name in (("difference", table.reference), ("to_parent", row.parent))
+        }
+        pairs = {
+            key: pair(frames[other.name], frame)
+            for key, other in others.items()
+            if other is not None and other is not row and not row.split and same_folds(row, other, by_name)
+        }
+        compared = pairs.get("difference")
         one: dict[str, Any] = {
             "estimates": estimates(frame),
             "cases": int(frame.id.nunique()),
             "runs": len(runs),
             "by_seed": seed_means(frame, table.column),
-            "kinds": kinds(frame, None if row.name == table.reference else first, table.column, reference),
+            "kinds": kinds(frame, compared, table.column, reference),
             "text_share": share(frame) if row.of is None else None,
         }
         if row.of is None:
             split = row.split or table.split
-            one |= cost(runs, split) | {"last": last_of(runs, split)}
+            one |= cost(runs, split) | {"last": last_of(runs, split) if row.variant == "right" else None}
             tries = tries_path(folder, row)
             one["tries"] = read_json(tries) if row.tries and tries.is_file() else None
             measured = runs[0].folder / "cost.json"
             one["cost"] = read_json(measured) if table.cost and measured.is_file() else None
-        base = by_name[table.reference]
-        if first is not None and row.name != table.reference and not row.split and own_folds(row, base, by_name):
-            second = averaged(frame)
-            one["difference"] = statistics.paired_difference(first, second, column=table.column).to_dict()
-            if table.holm and row.of is None and row.ranked:  # a network is tested, not each of its variants
-                one["p"] = significance.sign_flip(first, second, column=table.column)
-        parent = of_same_seeds(frames[row.parent], frame) if row.parent and not row.split else None
-        if parent is not None:
-            one["to_parent"] = statistics.paired_difference(parent, averaged(frame), column=table.column).to_dict()
+        for key, two in pairs.items():
+            if two is not None:
+                one[key] = statistics.paired_difference(*two, column=table.column).to_dict()
+        if table.holm and compared and row.of is None and row.ranked:  # a network is tested, not each of its variants
+            one["p"] = significance.sign_flip(*compared, column=table.column)
         result["rows"][row.name] = one
     asked = {name: one["p"] for name, one in result["rows"].items() if "p" in one}
     for name, p in (significance.holm(asked) if asked else {}).items():
@@ -94,18 +98,20 @@ def frame_of(row: Row, variant: str, split: str, folder: Path) -> Any:
     return pd.concat(found, ignore_index=True)
 
 
-def own_folds(row: Row, reference: Row, by_name: Mapping[str, Row]) -> bool:
+def same_folds(row: Row, other: Row, by_name: Mapping[str, Row]) -> bool:
     """Whether two rows were trained on the same splits; otherwise what one learnt from may be the other's test."""
-    return by_name[row.of or row.name].folds == reference.folds
+    return by_name[row.of or row.name].folds == by_name[other.of or other.name].folds
 
 
-def of_same_seeds(reference: Any, frame: Any) -> Any:
-    """The reference's cases, averaged over the seeds that the frame has too (over all where they share none), so that a
-    row of one seed is not compared with other draws of the labelled cases. None where they share no case."""
-    if reference is None or set(reference.id).isdisjoint(frame.id):
+def pair(first: Any, second: Any) -> tuple[Any, Any] | None:
+    """Both rows' cases, averaged over the seeds that both have (over all where they share none), so that one seed is
+    not compared with other draws of the labelled cases. None where a row is not made, or no case is in both."""
+    if first is None or set(first.id).isdisjoint(second.id):
         return None
-    same = reference[reference.seed.isin(frame.seed)]
-    return averaged(reference if same.empty or set(same.id).isdisjoint(frame.id) else same)
+    seeds = set(first.seed) & set(second.seed)
+    if seeds:
+        first, second = (frame[frame.seed.isin(seeds)] for frame in (first, second))
+    return averaged(first), averaged(second)
 
 
 def share(frame: Any) -> dict[str, Any] | None:
@@ -140,8 +146,10 @@ def estimates(frame: Any) -> dict[str, Any]:
     return found | statistics.distances(one, surface.SCORES)
 
 
-def kinds(frame: Any, reference: Any, column: str, whole: Any = None) -> dict[str, list[dict[str, Any]]]:
-    """Stratum -> its kinds of case: how many, ``column``'s mean, its difference to ``reference`` (averaged) on them.
+def kinds(
+    frame: Any, compared: tuple[Any, Any] | None, column: str, whole: Any = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Stratum -> its kinds of case: how many, ``column``'s mean, the difference of the two rows ``compared`` on them.
     whole: a row of more cases, whose thirds are taken where it holds all of these."""
     holder = whole if whole is not None and set(frame.id) <= set(whole.id) else frame
     found: dict[str, list[dict[str, Any]]] = {}
@@ -158,9 +166,9 @@ def kinds(frame: Any, reference: Any, column: str, whole: Any = None) -> dict[st
                     "mean": statistics.mean(seeds_as_cases(own), column).to_dict(),
                 }
             )
-            if reference is not None and not set(reference.id).isdisjoint(own.id):
-                difference = statistics.paired_difference(reference, averaged(own), column=column)
-                rows[-1]["difference"] = difference.to_dict()
+            two = [row[row.id.isin(own.id)] for row in compared or ()]
+            if two and len(two[0]):
+                rows[-1]["difference"] = statistics.paired_difference(*two, column=column).to_dict()
     return found
 
 
@@ -248,14 +256,16 @@ def kind_tables(table: Table, result: Mapping[str, Any]) -> list[str]:
         heads = [f"{kind}, {count} cases" for kind, count in sizes.items()]
         lines += ["| row | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
         for row, own in rows.items():
-            cells = {k["kind"]: kind_cell(k) for k in own}
+            cells = {k["kind"]: kind_cell(k, sizes[k["kind"]]) for k in own}
             lines.append(f"| {row} | " + " | ".join(cells.get(kind, "") for kind in sizes) + " |")
         lines.append("")
     return lines
 
 
-def kind_cell(kind: Mapping[str, Any]) -> str:
-    return told(kind["mean"]) + (f" ({signed(kind['difference'])})" if "difference" in kind else "")
+def kind_cell(kind: Mapping[str, Any], size: int) -> str:
+    """The mean and its difference, and how many cases where they are not those of the head."""
+    words = told(kind["mean"]) + (f" ({signed(kind['difference'])})" if "difference" in kind else "")
+    return words + (f", {kind['cases']:,} cases" if kind["cases"] != size else "")
 
 
 def cost_cells(measured: Mapping[str, float] | None) -> list[str]:

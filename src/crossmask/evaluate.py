@@ -190,14 +190,9 @@ def summarise(
     reads = predictor.encoder is not None
     told = table[table.has_text] if reads and table.has_text.any() else table
 
-    def estimates(frame: Any) -> dict[str, Any]:
-        found = statistics.summarise(frame, seed=seed) | statistics.hits(frame, seed=seed)
-        lengths = statistics.distances(frame, surface.SCORES, seed=seed)
-        return {name: value.to_dict() for name, value in found.items()} | lengths | {"cases": len(frame)}
-
     right = told[told.variant == "right"]
     everyone = table[table.variant == "right"]
-    headline = estimates(right)
+    headline = estimates(right, seed)
     summary: dict[str, Any] = {
         "split": split,
         "run": predictor.run.name,
@@ -214,13 +209,32 @@ def summarise(
             "cases_whose_group_is_in_train": sum(chosen.shared),
             "groups_in_train": len({c.group for c, s in zip(chosen.cases, chosen.shared, strict=True) if s}),
         },
-        "variants": {"right": headline},
-        "text_use": {},
-        "modalities": {},
-        "last": None,
+        **beside(predictor, told, right, headline, seed),
         "strata": stratified.summarise(everyone, seed=seed),
         "text_share": stratified.share_summary(right, seed=seed) if reads else None,
     }
+    disjoint = right[~right.group_in_train & (right.group != "")]
+    if len(disjoint) and len(disjoint) < len(right):
+        summary["disjoint"] = estimates(disjoint, seed) | {"meaning": "cases with a known group that is not in train"}
+    silent = table[(~table.has_text) & (table.variant == "right")]
+    if reads and len(silent):
+        summary["without_text"] = estimates(silent, seed)
+    path = predictor.run.folder / "selection.json"
+    summary["selection"] = read_json(path) if path.is_file() else None
+    summary["training"] = training(predictor)
+    return summary
+
+
+def estimates(frame: Any, seed: int) -> dict[str, Any]:
+    """Both families, shares above an IoU and distances, each with its interval."""
+    found = statistics.summarise(frame, seed=seed) | statistics.hits(frame, seed=seed)
+    lengths = statistics.distances(frame, surface.SCORES, seed=seed)
+    return {name: value.to_dict() for name, value in found.items()} | lengths | {"cases": len(frame)}
+
+
+def beside(predictor: Predictor, told: Any, right: Any, headline: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The other variants, by kind, each with what the right one has more on the same cases."""
+    found: dict[str, Any] = {"variants": {"right": headline}, "text_use": {}, "modalities": {}, "last": None}
     for name in dict.fromkeys(told.variant):
         if name == "right":
             continue
@@ -232,22 +246,14 @@ def summarise(
             "cases": len(frame),
         }
         if name == LAST:
-            summary["last"] = estimates(frame) | {"step": predictor.run.step_of("last"), "chosen_minus_last": gain}
+            step = predictor.run.step_of("last")
+            found["last"] = estimates(frame, seed) | {"step": step, "chosen_minus_last": gain}
         elif name.startswith((SUBSETS, BRANCH, SHIFT)):
-            summary["modalities"][name] = estimates(frame) | {"all_minus_this": gain}
+            found["modalities"][name] = estimates(frame, seed) | {"all_minus_this": gain}
         else:
-            summary["variants"][name] = estimates(frame)
-            summary["text_use"][name] = gain
-    disjoint = right[~right.group_in_train & (right.group != "")]
-    if len(disjoint) and len(disjoint) < len(right):
-        summary["disjoint"] = estimates(disjoint) | {"meaning": "cases with a known group that is not in train"}
-    silent = table[(~table.has_text) & (table.variant == "right")]
-    if reads and len(silent):
-        summary["without_text"] = estimates(silent)
-    path = predictor.run.folder / "selection.json"
-    summary["selection"] = read_json(path) if path.is_file() else None
-    summary["training"] = training(predictor)
-    return summary
+            found["variants"][name] = estimates(frame, seed)
+            found["text_use"][name] = gain
+    return found
 
 
 def sides_of(predictor: Predictor, cases: Sequence[Case]) -> dict[str, Any]:

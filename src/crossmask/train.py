@@ -16,7 +16,6 @@ from torch import Tensor
 from crossmask import checkpoint, parts, selection
 from crossmask.core import Progress, number
 from crossmask.data.manifest import Case
-from crossmask.data.split import UNUSED
 from crossmask.errors import CallError, Interrupted, ResourceError, RunError
 from crossmask.joined import Joined, describe, join
 from crossmask.predict import autocast
@@ -100,7 +99,7 @@ def check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
 def refuse_other_split(run: Run, parts: Mapping[str, str]) -> None:
     """A run goes on, and is compared, on the split that it began with."""
     before = run.parts()
-    moved = sorted(i for i, part in parts.items() if before.get(i, part) != part and UNUSED not in (before[i], part))
+    moved = sorted(i for i, part in parts.items() if before.get(i, part) != part)
     what = f"it had {len(before)} cases, now {len(parts)}" if set(before) != set(parts) else ""
     if what or moved:
         what = what or f"'{moved[0]}' was in {before[moved[0]]}"

@@ -258,6 +258,9 @@ def test_the_published_teacher_follows_the_second_network_until_stage_two() -> N
         assert gap() == 0
     moved(0.9)
     assert gap() == pytest.approx(0.9, abs=1e-4)
+    one = method("semi-cml-asc", {}).train()
+    moved(0.9)  # the first validation of all falls into stage 2
+    assert gap() == 0
 
 
 def test_cct_follows_an_answer_without_dropout() -> None:

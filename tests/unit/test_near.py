@@ -133,5 +133,10 @@ def test_pictures_of_two_sets_are_found_and_put_aside(cases: list[Case], tmp_pat
     unused = {c.id for c in manifest.read(clean) if c.splits[""] == "unused"}
     assert unused == {f"our lesion{n}" for n in (0, 1, 2, 5, 6)}  # 6 is of the same patient as 5
     assert CliRunner().invoke(app, ["data", "overlap", str(clean), str(one), "--json"]).exit_code == 1
+    plain = [replace(c, splits={}) for c in ours]  # no split yet: the pictures are left out, the rest is split as ever
+    assert {c.id for c in folds.without(plain, {"our lesion5"})} == {c.id for c in plain} - {
+        "our lesion5",
+        "our lesion6",
+    }
     rest = manifest.write(tmp_path / "rest.csv", [c for c in ours if c.id not in unused])
     assert CliRunner().invoke(app, ["data", "overlap", str(rest), str(other)]).exit_code == 0

@@ -154,6 +154,23 @@ def test_a_row_of_one_seed_is_compared_with_that_seed(made: tuple) -> None:
     assert "| one seed |" in text
 
 
+def test_only_the_seeds_of_both_are_compared(made: tuple) -> None:
+    path, out, _ = made
+    plain = yaml.safe_load(path.read_text())
+    plain["rows"]["with a teacher"]["against"] = "a weaker teacher"  # seeds 0 and 1 against seed 0
+    other = path.with_name("against.yaml")
+    other.write_text(yaml.safe_dump(plain, sort_keys=False))
+    one = gather(load(str(other)), out)["rows"]["with a teacher"]
+    mean, weaker = (
+        (frame := Run(out / f"{name}-seed0").cases("test"))[frame.variant == "right"].dice.mean()
+        for name in ("with-a-teacher", "a-weaker-teacher")
+    )
+    assert one["to_parent"]["value"] == pytest.approx(mean - weaker, abs=1e-6)
+    plain["rows"]["a weaker teacher"]["folds"] = ["", "fold2"]  # trained on another split: no difference at all
+    other.write_text(yaml.safe_dump(plain, sort_keys=False))
+    assert "to_parent" not in gather(load(str(other)), out)["rows"]["with a teacher"]
+
+
 def test_a_variant_is_compared_with_its_own_row(made: tuple) -> None:
     path, out, _ = made
     plain = yaml.safe_load(path.read_text())

@@ -141,6 +141,18 @@ def test_another_diagnosis_changes_that_alone() -> None:
         assert told.texts["metadata"] != own.texts["metadata"]
     with pytest.raises(DataError, match=r"no other diagnosis to tell: '0' has the one"):
         tell(cases[:3], OWN, diagnosis="other")
+    with pytest.raises(DataError, match="no case has a diagnosis that the templates can tell"):
+        tell([case(age="45", diagnosis="unknown")], OWN, diagnosis="other")
+
+
+def test_what_is_said_alike_is_no_other_diagnosis(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "label: [diagnosis, histology]\nfacts:\n  what: [{when: {diagnosis: [nevus, common nevus]}, say: mole}]\n"
+    )
+    moles = [case("a", diagnosis="nevus", histology="x"), case("b", diagnosis="common nevus")]
+    with pytest.raises(DataError, match="no other diagnosis to tell"):
+        tell(moles, load(own), diagnosis="other")
 
 
 def test_a_table_that_names_no_label_leaves_out_no_diagnosis(tmp_path: Path) -> None:

@@ -153,6 +153,9 @@ def test_another_split_in_the_folder_is_refused(tiny_recipe: Path, cases: list, 
         RunError, match=rf"another split of the manifest \(it had {len(cases)} cases, now {len(cases) - 1}"
     ):
         train(recipe.load(tiny_recipe), cases[1:], tmp_path / "run", resume=True, device="cpu")
+    aside = [replace(c, splits={"": "unused"}) if c.splits[""] == "test" else c for c in cases]
+    with pytest.raises(RunError, match="another split of the manifest"):
+        train(recipe.load(tiny_recipe), aside, tmp_path / "run", resume=True, device="cpu")
 
 
 def test_fine_tuning_starts_from_the_other_run(tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path) -> None:

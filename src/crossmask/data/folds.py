@@ -66,7 +66,10 @@ def parts(
 
 
 def without(cases: Sequence[Case], ids: Collection[str]) -> list[Case]:
-    """The cases, those of these ids and of their patients in the part 'unused' of every split."""
+    """The cases, those of these ids and of their patients in the part 'unused' of every split; where there is no split
+    yet, without them."""
     units = {unit(case) for case in cases if case.id in ids}
-    names = {name for case in cases for name in case.splits} or {""}
+    names = {name for case in cases for name in case.splits}
+    if not names:
+        return [case for case in cases if unit(case) not in units]
     return [replace(c, splits=dict.fromkeys(names, UNUSED)) if unit(c) in units else c for c in cases]

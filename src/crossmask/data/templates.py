@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -50,12 +50,19 @@ class Templates:
 
     def without_diagnosis(self) -> Templates:
         """Without every rule that looks at a label column. Raises DataError where the table names none."""
+        return self.ruled(lambda rule: not rule.columns & set(self.label))
+
+    def diagnosis_alone(self) -> Templates:
+        """Those rules alone. Raises DataError where the table names no label column."""
+        return self.ruled(lambda rule: bool(rule.columns & set(self.label)))
+
+    def ruled(self, wanted: Callable[[Rule], bool]) -> Templates:
         if not self.label:
             raise DataError(
                 "the templates do not say which columns tell the diagnosis; name them under 'label', as in "
                 "label: [diagnosis, histology]."
             )
-        kept = {f: tuple(r for r in rules if not r.columns & set(self.label)) for f, rules in self.facts.items()}
+        kept = {fact: tuple(filter(wanted, rules)) for fact, rules in self.facts.items()}
         return replace(self, facts={f: rules for f, rules in kept.items() if rules})
 
     def sentence(self, metadata: Mapping[str, str], case: str | None, seed: int = 0) -> str | None:
@@ -142,16 +149,19 @@ TOLD = {
 
 
 def others_labels(cases: Sequence[Case], templates: Templates, seed: int) -> list[dict[str, str]]:
-    """Each case's metadata with the label columns of a random case whose diagnosis is known and another one."""
-    labels = [{c: case.free.get(c, "").strip() for c in templates.label} for case in cases]
-    known = [n for n, own in enumerate(labels) if any(v.casefold() not in UNKNOWN for v in own.values())]
+    """Each case's metadata with the label columns of a random case of which another diagnosis is said."""
+    alone = templates.diagnosis_alone()
+    said = [alone.sentence(case.free, None) for case in cases]
+    if not any(said):
+        raise DataError("no case has a diagnosis that the templates can tell, so there is no other one.")
     generator = rng(seed, "another diagnosis")
     found = []
-    for case, own in zip(cases, labels, strict=True):
-        other = [n for n in known if labels[n] != own]
+    for case, own in zip(cases, said, strict=True):
+        other = [n for n, text in enumerate(said) if text and text != own]
         if not other:
             raise DataError(f"there is no other diagnosis to tell: '{case.id}' has the one that all cases have.")
-        found.append({**case.free, **labels[other[int(generator.integers(len(other)))]]})
+        label = cases[other[int(generator.integers(len(other)))]].free
+        found.append({**case.free, **{column: label.get(column, "") for column in templates.label}})
     return found
 
 

@@ -134,10 +134,11 @@ class AreaContrast(nn.Module):
     @torch.no_grad()
     def after_validation(self, score: float | None) -> None:
         """Take the second network in, if its score is among the best six."""
+        first = bool((self.pool < 0).all())
         if score is None:
-            keep = 0.9 if self.relearning else 0.0
+            keep = 0.9 if self.relearning and not first else 0.0
+            self.pool[0] = 0.0
         else:
-            first = bool((self.pool < 0).all())
             worst = float(self.pool.min())
             if score <= worst:
                 return
