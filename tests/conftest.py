@@ -27,6 +27,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def denormals() -> None:
+    """A training that an earlier test ran flushes denormal numbers in the whole process; hypothesis refuses that."""
+    import torch  # here: OMP_NUM_THREADS has to be set before
+
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of 48 phantom pictures of 64 px."""

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from crossmask import rooms
-from crossmask.data import layouts, manifest, volumes
+from crossmask.data import manifest, volume_layouts, volumes
 from crossmask.data.adapters import brats, chaos, decathlon, lits, nnunet
 from crossmask.data.manifest import Case
 from crossmask.errors import DataError
@@ -267,7 +267,7 @@ def test_volumes_are_found_through_links(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set/linked").symlink_to(home.parent, target_is_directory=True)
     (tmp_path / "set/loop").symlink_to(tmp_path / "set", target_is_directory=True)
-    assert tmp_path / "set/linked/BraTS2021_00000/BraTS2021_00000_flair.nii.gz" in layouts.volumes_below(
+    assert tmp_path / "set/linked/BraTS2021_00000/BraTS2021_00000_flair.nii.gz" in volume_layouts.volumes_below(
         tmp_path / "set"
     )
 

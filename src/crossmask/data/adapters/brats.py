@@ -21,9 +21,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
-from crossmask.data.layouts import UNLABELLED, given, present, volume_stem, volumes_below
+from crossmask.data.layouts import UNLABELLED, given, present
 from crossmask.data.manifest import Case
 from crossmask.data.tables import Losses
+from crossmask.data.volume_layouts import volume_stem, volumes_below
 from crossmask.errors import DataError, name_list
 from crossmask.files import file_digest
 

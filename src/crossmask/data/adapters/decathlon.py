@@ -14,21 +14,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossmask.data.layouts import (
+from crossmask.data.layouts import Part, entries, given
+from crossmask.data.manifest import Case
+from crossmask.data.tables import Losses
+from crossmask.data.volume_layouts import (
     DESCRIPTION,
-    Part,
     check_number,
     described,
     described_cases,
     described_parts,
-    entries,
-    given,
     label_note,
     sequences,
     volume_stem,
 )
-from crossmask.data.manifest import Case
-from crossmask.data.tables import Losses
 from crossmask.errors import DataError
 
 LOOKED_FOR = f"a folder TaskNN_Name with 'imagesTr', 'labelsTr' and '{DESCRIPTION}'"

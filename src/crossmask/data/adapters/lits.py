@@ -17,9 +17,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from crossmask.data.layouts import UNLABELLED, given, present, volume_stem, volumes_below
+from crossmask.data.layouts import UNLABELLED, given, present
 from crossmask.data.manifest import Case
 from crossmask.data.tables import Losses, plain
+from crossmask.data.volume_layouts import volume_stem, volumes_below
 from crossmask.data.volumes import read_grid
 from crossmask.errors import DataError
 

@@ -17,20 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from crossmask.data.images import IMAGE_SUFFIXES
-from crossmask.data.layouts import (
+from crossmask.data.layouts import Part, entries, given
+from crossmask.data.manifest import Case
+from crossmask.data.tables import Losses
+from crossmask.data.volume_layouts import (
     DESCRIPTION,
-    Part,
     check_number,
     described,
     described_cases,
     described_parts,
-    entries,
-    given,
     label_note,
     sequences,
 )
-from crossmask.data.manifest import Case
-from crossmask.data.tables import Losses
 from crossmask.data.volumes import SUFFIXES
 from crossmask.errors import DataError, name_list
 
