@@ -64,19 +64,20 @@ def table() -> str:
 
 
 def shortened(name: str, shown: str) -> str:
-    """Some rows of a table of comparisons: both families and the paired difference to its reference."""
+    """Some rows of a table: both families and the paired difference, over the seeds that both rows have."""
     made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
     lines = [
         f"{made['title']} ([all rows, settings and distances](docs/results/{name}.md), `crossmask reproduce {name}`):",
         "",
-        f"| row | cases | `dice_mean` | `dice_pooled` | `{made['column']}` a case, minus {made['reference']} |",
-        "|---|---|---|---|---|",
+        f"| row | seeds | cases | `dice_mean` | `dice_pooled` | `{made['column']}` a case, minus {made['reference']} |",
+        "|---|---|---|---|---|---|",
     ]
     for row in shown.split("; "):
         one = made["rows"][row]
         both = " | ".join(told(one["estimates"][score]) for score in ("dice_mean", "dice_pooled"))
         difference = signed(one["difference"]) if "difference" in one else ""
-        lines.append(f"| {row} | {one['cases']:,} | {both} | {difference} |")
+        seeds = ", ".join(one["by_seed"]) or one["runs"]
+        lines.append(f"| {row} | {seeds} | {one['cases']:,} | {both} | {difference} |")
     return "\n".join(lines)
 
 
