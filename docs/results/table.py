@@ -76,7 +76,7 @@ def shortened(name: str, shown: str) -> str:
         one = made["rows"][row]
         both = " | ".join(told(one["estimates"][score]) for score in ("dice_mean", "dice_pooled"))
         difference = signed(one["difference"]) if "difference" in one else ""
-        seeds = ", ".join(one["by_seed"]) or one["runs"]
+        seeds = ", ".join(one["by_seed"])
         lines.append(f"| {row} | {seeds} | {one['cases']:,} | {both} | {difference} |")
     return "\n".join(lines)
 

@@ -18,9 +18,9 @@ def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
     rows = {
         name: {"cases": 1200, "estimates": {"dice_mean": score(mean), "dice_pooled": score(0.8)}, **more}
         for name, mean, more in (
-            ("plain", 0.7, {}),
-            ("hidden", 0.1, {}),
-            ("better", 0.75, {"difference": {"value": 0.05, "low": None, "high": None}}),
+            ("plain", 0.7, {"by_seed": {"0": 0.7, "1": 0.7}}),
+            ("hidden", 0.1, {"by_seed": {"0": 0.1}}),
+            ("better", 0.75, {"by_seed": {"1": 0.75}, "difference": {"value": 0.05, "low": None, "high": None}}),
         )
     }
     made = {"table": "tiny", "title": "Tiny", "column": "dice", "reference": "plain", "rows": rows}
@@ -31,8 +31,8 @@ def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
         "Tiny ([all rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny`)"
     )
     assert text.splitlines()[-2:] == [
-        "| better | 1,200 | 0.750 [0.650, 0.850] | 0.800 [0.700, 0.900] | +0.050 |",
-        "| plain | 1,200 | 0.700 [0.600, 0.800] | 0.800 [0.700, 0.900] |  |",
+        "| better | 1 | 1,200 | 0.750 [0.650, 0.850] | 0.800 [0.700, 0.900] | +0.050 |",
+        "| plain | 0, 1 | 1,200 | 0.700 [0.600, 0.800] | 0.800 [0.700, 0.900] |  |",
     ]
 
 
