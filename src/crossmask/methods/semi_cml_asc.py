@@ -137,7 +137,7 @@ class AreaContrast(nn.Module):
         first = bool((self.pool < 0).all())
         if score is None:
             keep = 0.9 if self.relearning and not first else 0.0
-            self.pool[0] = 0.0
+            self.pool[0] = 0.0  # no score to keep, but a validation was seen
         else:
             worst = float(self.pool.min())
             if score <= worst:
