@@ -66,8 +66,9 @@ def table() -> str:
 def shortened(name: str, shown: str) -> str:
     """Some rows of a table: both families and the paired difference, over the seeds that both rows have."""
     made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+    command = " ".join(["crossmask reproduce", made["table"], *made.get("overrides", ())])
     lines = [
-        f"{made['title']} ([all rows, settings and distances](docs/results/{name}.md), `crossmask reproduce {name}`):",
+        f"{made['title']} ([all rows, settings and distances](docs/results/{name}.md), `{command}`):",
         "",
         f"| row | seeds | cases | `dice_mean` | `dice_pooled` | `{made['column']}` a case, minus {made['reference']} |",
         "|---|---|---|---|---|---|",

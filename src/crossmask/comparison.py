@@ -183,6 +183,7 @@ def cost(runs: Sequence[Run], split: str) -> dict[str, Any]:
         "parameters": summaries[0]["training"]["parameters"],
         "images": summaries[0]["training"]["images"],
         "minutes": round(sum(minutes) / len(minutes), 1),
+        "device": summaries[0]["training"]["device"],
         "selection": summaries[0]["selection"],
         "shared": round(sum(s["groups"]["cases_whose_group_is_in_train"] for s in summaries) / len(summaries)),
     }
@@ -233,11 +234,15 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         cells.append("" if one.get("last") is None else f"{one['last']:.3f}")
         seeds = one["by_seed"]
         cells.append(" ".join(f"{v:.3f}" for v in seeds.values()) if len(seeds) > 1 else "one seed" if seeded else "")
-        made = one.get("images")
-        cells.append(f"{made:,} images, {one['minutes']:g} min" if made else f"scored from '{row.of}'")
+        cells.append(trained(one) if one.get("images") else f"scored from '{row.of}'")
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *kind_tables(table, result), *facts(table, result)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def trained(one: Mapping[str, Any]) -> str:
+    device = one.get("device") or "cpu"
+    return f"{one['images']:,} images, {one['minutes']:g} min" + (f" on {device}" if device != "cpu" else "")
 
 
 def kind_tables(table: Table, result: Mapping[str, Any]) -> list[str]:
@@ -306,6 +311,8 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
         )
     selected = {describe(one["selection"]) for one in rows.values() if one.get("selection")}
     lines += [f"Checkpoint and threshold: {text}." for text in sorted(selected)]
+    if result.get("overrides"):
+        lines.append(f"Made with other settings than the table's own: {' '.join(result['overrides'])}.")
     for name, values in table.printed.items():
         lines.append(f"Printed in the source: {name}: {values}.")
     return [*lines, "", table.about.strip()]

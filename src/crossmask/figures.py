@@ -60,6 +60,12 @@ def spread(scores: Mapping[str, float], count: int) -> list[str]:
     return [order[p] for p in places]
 
 
+def short(name: str, length: int = 28) -> str:
+    """A name that fits under a cell: its middle goes, as names of one data set differ at their ends."""
+    kept = (length - 1) // 2
+    return name if len(name) <= length else f"{name[:kept]}…{name[-kept:]}"
+
+
 def picture_of(case: Case) -> np.ndarray:
     return read_image(next(iter(case.images.values()))).unit()
 
@@ -91,7 +97,7 @@ def sheet(columns: Mapping[str, Sequence[np.ndarray]], scores: Mapping[str, Any]
             one.imshow(picture)
             one.set_xticks([])
             one.set_yticks([])
-            told = f"Dice {scores[name][case]:.3f}" if name in scores else case
+            told = f"Dice {scores[name][case]:.3f}" if name in scores else short(case)
             one.set_xlabel(told, fontsize=7, labelpad=2)
             if row == 0:
                 one.set_title(name, fontsize=8)

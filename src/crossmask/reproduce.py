@@ -73,7 +73,7 @@ def reproduce(
         for row in table.rows:
             for run in runs_of(row, folder)[:1] if row.of is None else ():
                 cost.of_run(run, device)
-    result = gather(table, folder)
+    result = gather(table, folder) | {"overrides": list(overrides)}
     write_json(folder / f"{table.name}.json", result)
     draw(table, cases, folder, device)
     text = markdown(table, result)
