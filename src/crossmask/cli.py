@@ -205,6 +205,9 @@ def reproduce(
     ),
     only: Annotated[list[str] | None, typer.Option(help="A row to make; others are printed if they are there.")] = None,
     budget: Annotated[str | None, typer.Option(help="Images seen by each run (20000, 20k), not the table's.")] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs made at once: small networks do not fill a GPU, nor 2 cores 2 of them.")
+    ] = 1,
     check_paper: Annotated[
         bool, typer.Option("--check-paper", help="Only say whether the printed numbers fit their own formulas.")
     ] = False,
@@ -225,7 +228,11 @@ def reproduce(
         raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")
     cases = manifest.read(data)
     more = [*(overrides or []), *([f"train.images={images_of(budget)}"] if budget is not None else [])]
-    print(make_table(table, cases, output, overrides=more, only=only or [], device=device, manifest=str(data)))
+    print(
+        make_table(
+            table, cases, output, overrides=more, only=only or [], device=device, manifest=str(data), beside=jobs
+        )
+    )
 
 
 def images_of(budget: str) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crossmask import cost
+from crossmask import cost, jobs
 from crossmask import recipe as recipes
 from crossmask.comparison import gather, markdown
 from crossmask.data.manifest import Case
@@ -49,11 +50,14 @@ def reproduce(
     only: Sequence[str] = (),
     device: str = "auto",
     manifest: str = "",
+    beside: int = 1,
 ) -> str:
     """Make what is missing of a table and return it as Markdown; ``TABLE.md``, ``TABLE.json`` and, where the table asks
     for one, a picture of the same cases under each row lie in the folder.
 
     overrides: of every row (``train.images=200``). only: rows to make; the others are printed if they are there.
+    beside: how many runs are made at once, each in a process of its own; what one of them cannot do is told, and is an
+    error once the others are done.
     """
     flush_denormals()  # before anything is scored, or a table that was interrupted would differ in its last bits
     table, folder = load(name), Path(folder)
@@ -62,9 +66,11 @@ def reproduce(
         raise CallError(f"no row '{unknown[0]}' in {name}; there are {name_list([r.name for r in table.rows])}.")
     refuse_missing_data(table, cases)
     work = Work(table, cases, folder, overrides, device, manifest)
-    for row in table.rows:
-        if row.of is None and (not only or row.name in only):
-            make_row(work, row)
+    wanted = [row for row in table.rows if row.of is None and (not only or row.name in only)]
+    if beside > 1:
+        make_beside(work, wanted, beside)
+    for row in wanted:
+        make_row(work, row)
     for row in table.rows:
         if row.of is not None and row.split is not None:
             for run in runs_of(next(r for r in table.rows if r.name == row.of), folder):
@@ -101,8 +107,33 @@ def make_row(work: Work, row: Row) -> None:
     setting = best_try(work, row) if row.tries else {}
     for fold in row.folds:
         for seed in row.seeds:
-            run = trained(work, recipe_of(work, row, setting, seed, fold), run_folder(work.folder, row, seed, fold))
-            score(work, run, row.split or work.table.split)
+            make_run(work, row, setting, fold, seed)
+
+
+def make_run(work: Work, row: Row, setting: Mapping[str, Any], fold: str, seed: int) -> None:
+    flush_denormals()
+    run = trained(work, recipe_of(work, row, setting, seed, fold), run_folder(work.folder, row, seed, fold))
+    score(work, run, row.split or work.table.split)
+
+
+def make_beside(work: Work, rows: Sequence[Row], count: int) -> None:
+    """All tries of the rows, then all runs, then those that a run teaches, ``count`` at once."""
+    log = work.folder / "jobs.log"
+    work.folder.mkdir(parents=True, exist_ok=True)
+    tries = {f"{r.name}, setting {n + 1}": partial(make_try, work, r, n) for r in rows for n in range(len(r.tries))}
+    jobs.run(tries, count, "settings", log)
+    settings = {row.name: best_try(work, row) if row.tries else {} for row in rows}
+    for taught in (False, True):
+        runs = {
+            ", ".join(filter(None, (row.name, fold, f"seed {seed}"))): partial(
+                make_run, work, row, settings[row.name], fold, seed
+            )
+            for row in rows
+            if (row.teacher is not None) == taught
+            for fold in row.folds
+            for seed in row.seeds
+        }
+        jobs.run(runs, count, "runs", log)
 
 
 def score(work: Work, run: Run, split: str) -> None:
@@ -115,9 +146,9 @@ def best_try(work: Work, row: Row) -> Mapping[str, Any]:
     """The setting that is best on the selection part, at the first seed and fold; the scored split has no say."""
     scores = []
     for number, setting in enumerate(row.tries):
-        resolved = recipe_of(work, row, setting, row.seeds[0], row.folds[0])
-        run = trained(work, resolved, try_folder(work.folder, row, number))
-        scores.append(float(read_json(run.folder / "selection.json").get(resolved.train.select_by, float("nan"))))
+        run = make_try(work, row, number)
+        by = recipe_of(work, row, setting, row.seeds[0], row.folds[0]).train.select_by
+        scores.append(float(read_json(run.folder / "selection.json").get(by, float("nan"))))
     if any(s != s for s in scores):
         raise CallError(f"row '{row.name}' has tries but the recipe sets no selection part aside; give data.selection.")
     best = max(range(len(scores)), key=lambda n: scores[n])
@@ -125,6 +156,11 @@ def best_try(work: Work, row: Row) -> Mapping[str, Any]:
     notice(f"{row.name}: {len(scores)} settings tried, selection score {told}; number {best + 1} is kept")
     write_json(tries_path(work.folder, row), {"scores": scores, "kept": best, "setting": row.tries[best]})
     return row.tries[best]
+
+
+def make_try(work: Work, row: Row, number: int) -> Run:
+    resolved = recipe_of(work, row, row.tries[number], row.seeds[0], row.folds[0])
+    return trained(work, resolved, try_folder(work.folder, row, number))
 
 
 def trained(work: Work, resolved: Recipe, place: Path) -> Run:

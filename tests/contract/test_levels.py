@@ -78,7 +78,10 @@ RULES: dict[str, Rule] = {
     "figures": Rule((*ZERO, *ONE, *TWO, "predict", "table")),
     "paper_check": Rule(("table",), ("torch",)),
     "cost": Rule((*ZERO, *ONE, *TWO)),
-    "reproduce": Rule((*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures", "cost")),
+    "jobs": Rule(("errors", "progress")),
+    "reproduce": Rule(
+        (*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures", "cost", "jobs")
+    ),
     "doctor": Rule(ZERO, ("torch", "transformers", "pandas")),  # it looks at them from a process of its own
     "cli": Rule(("",)),
     "cli_data": Rule(("data", "rooms", "progress", "errors")),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +82,23 @@ def test_a_table_is_made_once_and_reused(made: tuple) -> None:
     assert tables.reproduce(str(path), cases, out, device="cpu") == text
     assert (out / "table.json").read_text() == result
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out} == before
+
+
+def test_runs_made_beside_each_other_give_the_same_table(made: tuple, tmp_path: Path) -> None:
+    path, _, cases = made
+    plain = yaml.safe_load(path.read_text()) | {"cost": False, "figure": {}}  # milliseconds are no score
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # what each of two processes has: sums differ otherwise
+    try:
+        alone = tables.reproduce(str(tmp_path / "table.yaml"), cases, tmp_path / "alone", device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    both = tables.reproduce(str(tmp_path / "table.yaml"), cases, tmp_path / "both", device="cpu", beside=2)
+    assert [re.sub(r"[\d.]+ min", "", line) for line in both.splitlines()] == [
+        re.sub(r"[\d.]+ min", "", line) for line in alone.splitlines()
+    ]
+    assert "scoring with-a-teacher-seed1" in (tmp_path / "both" / "jobs.log").read_text()
 
 
 def test_the_figure_shows_the_same_cases(made: tuple) -> None:
