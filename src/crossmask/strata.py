@@ -20,6 +20,8 @@ from crossmask.data.manifest import Case
 from crossmask.data.masks import read_mask
 from crossmask.errors import CallError, name_list
 from crossmask.predict import Predictor
+from crossmask.progress import notice
+from crossmask.rooms import near_miss
 from crossmask.scoring import Ask, Chosen
 from crossmask.stratified import COLUMN, MEASURED, SHARE
 
@@ -56,10 +58,12 @@ def facts(
     if store is None and set(names) & set(MEASURED):
         raise CallError("evaluate.strata: border_contrast and size are for pictures; name columns of the manifest.")
     known = {column for case in chosen.cases for column in case.free} | set(MEASURED)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        there = name_list(sorted(known), shown=20)
-        raise CallError(f"evaluate.strata: the manifest has no column '{unknown[0]}'; there are {there}.")
+    for name in (n for n in names if n not in known):  # the recipe was made for other data
+        notice(
+            f"evaluate.strata: the manifest has no column '{name}'{near_miss(name, known)} There are: "
+            f"{name_list(sorted(known), shown=20)}. Scores by '{name}' are left out"
+        )
+    names = [name for name in names if name in known]
     found = [stratum_columns(predictor, case, names) for case in chosen.cases]
     if store is not None and predictor.gated:
         for own, share in zip(found, text_shares(predictor, chosen, store, right), strict=True):

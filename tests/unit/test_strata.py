@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,6 @@ from scipy import stats
 
 from crossmask import recipe as recipes
 from crossmask import statistics, strata, stratified
-from crossmask.errors import CallError
 from crossmask.evaluate import evaluate
 from crossmask.predict import Predictor
 from crossmask.report.page import text_table, write
@@ -127,14 +128,18 @@ def test_a_run_scores_its_strata(gated: tuple[Run, list]) -> None:
     assert "Dice per case by diagnosis: " in text_table(summary)
 
 
-def test_a_stratum_that_is_not_there(gated: tuple[Run, list]) -> None:
+def test_a_stratum_that_is_not_there(
+    gated: tuple[Run, list], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, told = gated
-    predictor = Predictor(run)
+    predictor = Predictor(Run(shutil.copytree(run.folder, tmp_path / "run")))
     sections = predictor.recipe.to_dict()
-    sections["evaluate"]["strata"] = ["hair"]
+    sections["evaluate"]["strata"] = ["hair", "size", "diagnosos"]
     predictor.recipe = recipes.check(sections, "other")
-    with pytest.raises(CallError, match=r"no column 'hair'; there are .*diagnosis"):
-        evaluate(predictor, told, "test")
+    assert set(evaluate(predictor, told, "test")["strata"]) == {"size"}
+    warned = capsys.readouterr().err
+    assert "no column 'hair'. There are: " in warned
+    assert "no column 'diagnosos', did you mean 'diagnosis'?" in warned
 
 
 def test_words_move_the_share(gated: tuple[Run, list]) -> None:
