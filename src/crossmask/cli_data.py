@@ -204,6 +204,9 @@ def data_expand(
     manifest: Annotated[Path, typer.Argument(help="cases.csv or .jsonl, of pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
     size: Annotated[int, typer.Option(help="Side of the copies in pixels.")] = 256,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="In split:by-source, keep pictures of one thing in one part, too.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of colour shifts and of the split.")] = 0,
 ) -> None:
     """Copy each picture 24 times and split the copies, as CMG-Net's protocol does (which leaks), and by source."""
@@ -211,8 +214,10 @@ def data_expand(
     from crossmask.data.expand import CLEAN, SPLIT, expand
     from crossmask.progress import Bar
 
+    cases = manifests.read(manifest)
+    together = alike_in(cases) if near_duplicates else ()
     with Bar("copying") as bar:
-        copies = expand(manifests.read(manifest), output, size=size, seed=seed, tick=bar.tick)
+        copies = expand(cases, output, size=size, together=together, seed=seed, tick=bar.tick)
     print(manifests.write(output / "cases.csv", copies))
     print(f"split:{SPLIT} leaks: copies of one picture stand in train and in test; scores on it are no test scores.")
     print(

@@ -71,6 +71,11 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
         for key, two in pairs.items():
             if two is not None:
                 one[key] = statistics.paired_difference(*two, column=table.column).to_dict()
+        other = by_name.get(row.against or "")
+        if other is not None and frames[other.name] is not None and not same_folds(row, other, by_name):
+            one["to_parent"] = statistics.unpaired_difference(
+                averaged(frames[other.name]), averaged(frame), column=table.column
+            ).to_dict() | {"unpaired": True}
         if table.holm and compared and row.of is None and row.ranked:  # a network is tested, not each of its variants
             one["p"] = significance.sign_flip(*compared, column=table.column)
         result["rows"][row.name] = one
@@ -228,7 +233,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
             cells.append(f"{one['p_holm']:.2g}" if "p_holm" in one else "")
         if related:
             shown = "to_parent" in one and row.parent != table.reference
-            cells.append(f"{signed(one['to_parent'])} ({row.parent})" if shown else "")
+            how = ", other cases" if shown and one["to_parent"].get("unpaired") else ""
+            cells.append(f"{signed(one['to_parent'])} ({row.parent}{how})" if shown else "")
         if table.cost:
             cells += cost_cells(one.get("cost"))
         cells.append("" if one.get("last") is None else f"{one['last']:.3f}")
@@ -286,8 +292,9 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
     lines = []
     if rows:
         lines.append(
-            f"Part '{table.split}', {part_size(result):,} cases; 95 % intervals by resampling patients (all seeds of a "
-            "patient together); differences are paired case by case, averaged over the seeds that both rows have."
+            f"Part '{table.split}', {part_size(result):,} cases; 95 % intervals by resampling groups (patients where "
+            "they are known, else pictures; all seeds together); differences are paired case by case, averaged over "
+            "the seeds that both rows have."
         )
     lines += leaks(rows)
     for name, one in rows.items():

@@ -33,7 +33,10 @@ def draw(table: Table, cases: Sequence[Case], folder: Path, device: str = "cpu")
     reference = table.reference if table.reference in scores else wanted[0].name
     chosen = spread(scores[reference], int(table.figure.get("cases", 6)))
     by_id = {case.id: case for case in cases}
-    columns: dict[str, list[np.ndarray]] = {"truth": [truth_of(by_id[i], places[reference]) for i in chosen]}
+    columns = {
+        "image": [shown(picture_of(by_id[i])) for i in chosen],
+        "truth": [truth_of(by_id[i], places[reference]) for i in chosen],
+    }
     for name, place in places.items():
         predictor = Predictor(Run(place), device=device)
         columns[name] = [answer(predictor, by_id[i]) for i in chosen]
@@ -68,6 +71,12 @@ def short(name: str, length: int = 28) -> str:
 
 def picture_of(case: Case) -> np.ndarray:
     return read_image(next(iter(case.images.values()))).unit()
+
+
+def shown(picture: np.ndarray) -> np.ndarray:
+    """(C, h, w) in [0, 1] -> as it is, for the eye."""
+    empty = np.zeros(picture.shape[-2:], np.uint8)
+    return overlay(picture, empty, None)
 
 
 def truth_of(case: Case, place: Path) -> np.ndarray:

@@ -116,7 +116,9 @@ def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
         wanted = f"text:{wording}" if wording else "text"
         raise CallError(
             f"data.text: the manifest has no column '{wanted}'{near_miss(wanted, shown)} "
-            f"It has: {name_list(shown)}. Say data.text=null to train without sentences."
+            f"It has: {name_list(shown)}. "
+            + (f"Say data.text={known[0]} to read that one, or data.text=null " if known else "Say data.text=null ")
+            + "to train without sentences."
         )
     have = {n for c in cases for n in c.images}
     for name in recipe.data.modalities:

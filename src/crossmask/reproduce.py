@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crossmask import cost, jobs
+from crossmask import cost, jobs, parts, significance
 from crossmask import recipe as recipes
 from crossmask.comparison import gather, markdown
 from crossmask.data.manifest import Case
@@ -21,6 +21,7 @@ from crossmask.errors import CallError, DataError, name_list
 from crossmask.evaluate import evaluate
 from crossmask.figures import draw
 from crossmask.files import atomic, read_json, write_json
+from crossmask.joined import check_columns
 from crossmask.predict import Predictor
 from crossmask.progress import notice
 from crossmask.recipe import Recipe
@@ -65,8 +66,12 @@ def reproduce(
     if unknown:
         raise CallError(f"no row '{unknown[0]}' in {name}; there are {name_list([r.name for r in table.rows])}.")
     refuse_missing_data(table, cases)
+    for key, what in table.asks.items():
+        if not any(override.partition("=")[0] == key for override in overrides):
+            raise CallError(f"table {table.name} needs {key}=...: {what}.")
     work = Work(table, cases, folder, overrides, device, manifest)
     wanted = [row for row in table.rows if row.of is None and (not only or row.name in only)]
+    refuse_what_would_fail_late(work, wanted)
     if beside > 1:
         make_beside(work, wanted, beside)
     for row in wanted:
@@ -97,6 +102,25 @@ def refuse_missing_data(table: Table, cases: Sequence[Case]) -> None:
             f"{name_list(sorted(filter(None, there))) if any(there) else 'an unnamed source'}. Missing is "
             + "; ".join(missing)
         )
+
+
+def refuse_what_would_fail_late(work: Work, rows: Sequence[Row]) -> None:
+    """Whatever the rows read must be there before the first of them is trained for hours."""
+    if work.table.holm:
+        significance.holm({})
+    wordings = {name for case in work.cases for name in case.texts}
+    missing = [w for w in work.table.evaluate.get("text_variants", ()) if w not in wordings]
+    if missing:
+        raise CallError(f"table {work.table.name}: the manifest has no column 'text:{missing[0]}', which is a variant.")
+    for row in rows:
+        for fold in row.folds:
+            if all((run_folder(work.folder, row, seed, fold) / DONE).is_file() for seed in row.seeds):
+                continue
+            resolved = recipe_of(work, row, row.tries[0] if row.tries else {}, row.seeds[0], fold, chosen=False)
+            check_columns(resolved, work.cases)
+            data = resolved.data
+            make(work.cases, name=data.split, selection=data.selection, labelled=data.labelled, seed=row.seeds[0])
+            parts.network_maker(resolved, None if data.text is None else 8, pretrained=False)()  # a library is missing?
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -190,11 +214,14 @@ def kept_setting(work: Work, name: str) -> Mapping[str, Any]:
     return read_json(path)["setting"]
 
 
-def recipe_of(work: Work, row: Row, setting: Mapping[str, Any], seed: int, fold: str) -> Recipe:
-    """A run's recipe: the table's, with what all rows, the row this is like, this row and the try change; overrides."""
+def recipe_of(work: Work, row: Row, setting: Mapping[str, Any], seed: int, fold: str, *, chosen: bool = True) -> Recipe:
+    """A run's recipe: the table's, with what all rows, the row this is like, this row and the try change; overrides.
+
+    chosen: whether the settings of the row that this is like are chosen already.
+    """
     table = work.table
     plain = recipes.plain(table.recipe)
-    for given in (table.set, kept_setting(work, row.like) if row.like else {}, row.set, setting):
+    for given in (table.set, kept_setting(work, row.like) if row.like and chosen else {}, row.set, setting):
         for key, value in given.items():
             recipes.put(plain, key, value)
     recipes.put(plain, "train.seed", seed)

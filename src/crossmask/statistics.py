@@ -229,6 +229,32 @@ def paired_difference(
     return bootstrap(columns, first, statistics, resamples, seed, 0.95)["x_mean"]
 
 
+def unpaired_difference(
+    first: pd.DataFrame, second: pd.DataFrame, *, column: str = "dice", resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The mean of ``column`` over ``second`` minus that over ``first``, whose cases are others, with a 95 % interval.
+
+    Groups are resampled over both tables together, so that one with cases in both counts as one.
+
+    >>> import pandas as pd
+    >>> one = pd.DataFrame({"id": ["a", "b"], "dice": [0.5, 0.75]})
+    >>> two = pd.DataFrame({"id": ["a", "c", "d"], "dice": [1.0, 1.0, 0.25]})
+    >>> round(unpaired_difference(one, two, resamples=100).value, 4)
+    0.125
+    """
+    check_call(resamples, 0.95)
+    import pandas as pd
+
+    first, second = ordered(first), ordered(second)
+    both = pd.concat([first.assign(id="1 " + first["id"]), second.assign(id="2 " + second["id"])], ignore_index=True)
+    values, later = numbers(both, column), np.arange(len(both)) >= len(first)
+    columns = summable("1", np.where(later, np.nan, values)) | summable("2", np.where(later, values, np.nan))
+    columns["x/n"] = columns["1/n"] + columns["2/n"]
+    return bootstrap(columns, both, lambda s: {"x_mean": mean_of(s, "2") - mean_of(s, "1")}, resamples, seed, 0.95)[
+        "x_mean"
+    ]
+
+
 def paired_sums(first: pd.DataFrame, second: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """(G,) sums of ``second`` minus ``first`` over each group's cases, and (G,) how many cases; groups as in
     ``paired_difference``."""

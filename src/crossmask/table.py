@@ -19,6 +19,7 @@ A table is a YAML file in ``tables/``:
                        teacher: a row whose run of the same seed and fold teaches,
                        printed: the source's numbers of this row (IoU: 0.84, ...), quoted beside ours
     printed            further numbers of the source, as text
+    asks               overrides that have to be given, as they name a place on this machine (train.init) -> what for
     needs              source (as the manifest's column says) without which the table cannot be made -> what is missing
     figure             cases: how many, rows: which; a picture of the same cases, each row's answer beside the truth
 """
@@ -79,6 +80,7 @@ class Table:
     printed: Mapping[str, Any] = field(default_factory=dict)
     evaluate: Mapping[str, Any] = field(default_factory=dict)  # options of evaluation
     needs: Mapping[str, str] = field(default_factory=dict)  # source of the cases -> what is missing without it
+    asks: Mapping[str, str] = field(default_factory=dict)  # override that must be given -> what it is
     figure: Mapping[str, Any] = field(default_factory=dict)  # cases: how many, rows: which
     holm: bool = False
     cost: bool = False
@@ -124,6 +126,7 @@ def load(name: str) -> Table:
             plain.get("printed", {}),
             plain.get("evaluate", {}),
             plain.get("needs", {}),
+            plain.get("asks", {}),
             plain.get("figure", {}),
             bool(plain["compare"].get("holm", False)),
             bool(plain.get("cost", False)),

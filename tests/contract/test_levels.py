@@ -80,7 +80,21 @@ RULES: dict[str, Rule] = {
     "cost": Rule((*ZERO, *ONE, *TWO)),
     "jobs": Rule(("errors", "progress")),
     "reproduce": Rule(
-        (*ZERO, *ONE, *TWO, "predict", "evaluate", "train", "table", "comparison", "figures", "cost", "jobs")
+        (
+            *ZERO,
+            *ONE,
+            *TWO,
+            "predict",
+            "evaluate",
+            "train",
+            "table",
+            "comparison",
+            "figures",
+            "cost",
+            "jobs",
+            "joined",
+            "significance",
+        )
     ),
     "doctor": Rule(ZERO, ("torch", "transformers", "pandas")),  # it looks at them from a process of its own
     "cli": Rule(("",)),

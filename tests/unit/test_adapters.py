@@ -84,8 +84,8 @@ def test_qata_names_in_tables_are_normalised(tmp_path, said, written, header):
     root = kaggle(tmp_path, ["covid_1", SCAN])
     sheet(root / "Train_text.xlsx", [header, *([written.format(n), f"about {n}"] for n in ("covid_1", SCAN))])
     cases = by_id(qata.scan(root))
-    assert cases["covid_1"].texts == {"": "about covid_1"}
-    assert cases[SCAN].texts == {"": f"about {SCAN}"}
+    assert cases["covid_1"].texts == {"lvit": "about covid_1"}
+    assert cases[SCAN].texts == {"lvit": f"about {SCAN}"}
     assert "without a" in said()
     assert "table rows" not in said()
 
@@ -97,7 +97,7 @@ def test_qata_kaggle_with_the_official_test_part(tmp_path, said):
     sheet(root / "Test_text_original.xlsx", [("Image", "Description"), ("mask_covid_9.png", "c")])
     sheet(root / "Test_text_contradictory.xlsx", [("Image", "Description"), ("mask_covid_9.png", "not c")])
     cases = by_id(qata.scan(tmp_path))
-    assert {n: (c.splits[""], c.texts[""]) for n, c in cases.items()} == {
+    assert {n: (c.splits["lvit"], c.texts["lvit"]) for n, c in cases.items()} == {
         "covid_1": ("train", "a"),
         "covid_2": ("valid", "b"),
         "covid_9": ("test", "c"),
@@ -107,7 +107,7 @@ def test_qata_kaggle_with_the_official_test_part(tmp_path, said):
 
 def test_qata_without_tables_the_folders_are_the_split(tmp_path, said):
     cases = qata.scan(kaggle(tmp_path, ["covid_1"], ["covid_9"]))
-    assert [c.splits for c in cases] == [{"": "train"}, {"": "test"}]
+    assert [c.splits for c in cases] == [{"lvit": "train"}, {"lvit": "test"}]
     assert "without a sentence table" in said()
 
 
@@ -118,9 +118,9 @@ def test_qata_lvit_originals_with_id_sheets(tmp_path):
     sheet(root / "Train_ID.xlsx", [("Image",), ("mask_covid_2.png",)])
     sheet(root / "Val_ID.xlsx", [("mask_covid_1.png",)])  # no header
     cases = by_id(qata.scan(root))
-    assert cases["covid_1"].splits == {"": "valid"}
-    assert cases["covid_2"].splits == {"": "train"}
-    assert cases["covid_1"].texts == {"": "a"}
+    assert cases["covid_1"].splits == {"lvit": "valid"}
+    assert cases["covid_2"].splits == {"lvit": "train"}
+    assert cases["covid_1"].texts == {"lvit": "a"}
 
 
 def test_qata_two_wordings_keep_their_names(tmp_path):
@@ -129,7 +129,7 @@ def test_qata_two_wordings_keep_their_names(tmp_path):
     sheet(root / "Train_text_lvit_form.csv", [("Image", "Description"), ("mask_covid_1.png", "b")])
     (case,) = qata.scan(root)
     assert case.texts == {"lvit": "b", "medclipseg": "a"}
-    assert case.splits == {"": "train"}
+    assert case.splits == {"lvit": "train"}
 
 
 def test_qata_lvit_folders(tmp_path, said):
@@ -140,12 +140,12 @@ def test_qata_lvit_folders(tmp_path, said):
         sheet(base / f"{part}_text.xlsx", [("Image", "Description"), *rows])
     cases = by_id(qata.scan(tmp_path))
     assert {n: c.splits for n, c in cases.items()} == {
-        "covid_1": {"": "train"},
-        SCAN: {"": "train"},
-        "covid_2": {"": "valid"},
-        "covid_9": {"": "test"},
+        "covid_1": {"lvit": "train"},
+        SCAN: {"lvit": "train"},
+        "covid_2": {"lvit": "valid"},
+        "covid_9": {"lvit": "test"},
     }
-    assert cases[SCAN].texts == {"": SCAN.upper()}
+    assert cases[SCAN].texts == {"lvit": SCAN.upper()}
     assert "otherwise" not in said()
 
 
@@ -157,10 +157,10 @@ def test_qata_languide_cuts_train_at_four_fifths_in_order(tmp_path):
     sheet(tmp_path / "prompt/train.csv", [("Image", "Description"), *rows])
     sheet(tmp_path / "prompt/test.csv", [("Image", "Description"), ("mask_covid_99.png", "infected")])
     cases = by_id(qata.scan(tmp_path))
-    assert Counter(c.splits[""] for c in cases.values()) == {"train": 8, "valid": 2, "test": 1}
-    assert cases["covid_0"].splits == {"": "valid"}
-    assert cases["covid_2"].splits == {"": "train"}
-    assert all(c.texts == {"": "infected"} for c in cases.values())
+    assert Counter(c.splits["languide"] for c in cases.values()) == {"train": 8, "valid": 2, "test": 1}
+    assert cases["covid_0"].splits == {"languide": "valid"}
+    assert cases["covid_2"].splits == {"languide": "train"}
+    assert all(c.texts == {"languide": "infected"} for c in cases.values())
 
 
 ENTRIES = [("train", "mask_covid_1.png", "one"), ("valid", f"mask_{SCAN.lower()}.png", "two")]
@@ -186,8 +186,8 @@ def test_qata_sgseg_tree_with_lower_case_names_and_second_copies(tmp_path, said,
     (base / "prompts/annotation.json").write_text(json.dumps(annotation))
     cases = by_id(qata.scan(base))
     assert set(cases) == {"covid_1", SCAN}
-    assert cases[SCAN].texts == {"": "two"}
-    assert cases[SCAN].splits == {"": "valid"}
+    assert cases[SCAN].texts == {"sgseg": "two"}
+    assert cases[SCAN].splits == {"sgseg": "valid"}
     assert cases[SCAN].group == "S09340"
     assert "2 files dropped as second copies" in said()
 
@@ -207,7 +207,7 @@ def test_qata_a_row_in_both_parts_and_two_sentences_are_counted(tmp_path, said):
     sheet(root / "Train_text.xlsx", [("Image", "Description"), ("covid_1", "a")])
     sheet(root / "Val_text.xlsx", [("Image", "Description"), ("covid_1", "b")])
     (case,) = qata.scan(root)
-    assert (case.texts, case.splits) == ({"": "a"}, {"": "train"})
+    assert (case.texts, case.splits) == ({"lvit": "a"}, {"lvit": "train"})
     assert "second part of split lvit" in said()
     assert "further sentences left out" in said()
 
@@ -215,7 +215,7 @@ def test_qata_a_row_in_both_parts_and_two_sentences_are_counted(tmp_path, said):
 def test_qata_a_table_against_the_test_folder(tmp_path, said):
     root = kaggle(tmp_path, ["covid_1"], ["covid_2"])
     sheet(root / "Train_text.xlsx", [("Image", "Description"), ("covid_1", "a"), ("covid_2", "b")])
-    assert [c.splits[""] for c in qata.scan(root)] == ["train", "test"]
+    assert [c.splits["lvit"] for c in qata.scan(root)] == ["train", "test"]
     assert "in the test folder though" in said()
 
 

@@ -270,7 +270,7 @@ def test_whole_page(tmp_path):
     assert "hcfnet" in text
     assert "the words are used" in text
     assert "'selection (set aside from train, by group)', 286 cases, by dice_mean: step 240, threshold 0.45" in text
-    assert "bootstrap over groups (patients)" in text
+    assert "bootstrap over groups (patients," in text
     assert "4 cases left out: without mask" in text
     assert MANIFEST["hash"] in text
     assert "3 cases: 16-bit values brought to 8 bit" in text

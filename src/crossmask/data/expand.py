@@ -45,12 +45,14 @@ def expand(
     folder: str | Path,
     *,
     size: int = 256,
+    together: Sequence[Sequence[str]] = (),
     seed: int = 0,
     tick: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
     """Write the copies into ``folder/images`` and ``folder/masks``; returns the sources and the copies, with the copies
-    in the leaking split ``split:paper`` and in ``split:by-source``, the sources in their own. Raises CasesError, which
-    names what cannot be read."""
+    in the leaking split ``split:paper`` and in ``split:by-source``, the sources in their own. together: ids of sources
+    whose copies stay in one part of ``split:by-source`` (near-duplicates). Raises CasesError, which names what cannot
+    be read."""
     copies: list[Case] = []
     faults: dict[str, str] = {}
     for done, case in enumerate(cases, 1):
@@ -64,7 +66,10 @@ def expand(
         raise CasesError(faults)
     # each copy alone: the paper's split knows no sources
     alone = parts([replace(c, group=None) for c in copies], SHARES, name=SPLIT, seed=seed)
-    clean = parts(copies, SHARES, name=CLEAN, seed=seed)
+    first: dict[str, str] = {}
+    for copy in copies:
+        first.setdefault(copy.free["copy_of"], copy.id)  # the others of one source are joined by their group
+    clean = parts(copies, SHARES, name=CLEAN, together=[[first[i] for i in ids] for ids in together], seed=seed)
     of_copies = {SPLIT: UNUSED, CLEAN: UNUSED}
     own = [replace(c, group=unit(c)[1], splits={**c.splits, **of_copies}) for c in cases]
     others = dict.fromkeys({name for case in cases for name in case.splits}, UNUSED)

@@ -81,7 +81,7 @@ def unit_sentence(summary: Json) -> str:
     """What was resampled for the intervals."""
     unit = summary["dice_mean"].get("unit")
     if unit == "groups":
-        return "95 % intervals: bootstrap over groups (patients)."
+        return "95 % intervals: bootstrap over groups (patients, or a picture and its copies)."
     return "95 % intervals: bootstrap over cases, for no case names its group (patient)."
 
 
@@ -230,7 +230,9 @@ def caveats(summary: Json) -> list[str]:
             "(patients, or pictures copied many times) of which the run learnt from other cases."
         )
     else:
-        lines.append("No case belongs to a group (patient) that the run is known to have learnt from.")
+        lines.append(
+            "No case belongs to a group (patient, or picture and copies) that the run is known to have learnt from."
+        )
     if unknown := int(numeric(groups.get("cases_without_group"))):
         lines.append(f"{unknown} of {many(total, 'case')} name no group: whose they are is not known.")
     if sides := sides_sentence(summary):

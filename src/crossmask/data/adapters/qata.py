@@ -5,8 +5,8 @@ Layouts: Kaggle's ``QaTa-COV19-v2/{Train Set,Test Set}/{Images,Ground-truths}``;
 ``prompt/*.csv`` (the first 80 % of train.csv are train); SGSeg's ``images/{train,valid,test}/{images,masks}``
 with one JSON. Tables lie at the top, in a prompt folder or in the part's folder:
 ``{Train,Val,Test}_text*.xlsx``, ``*_for_Covid19.xlsx`` with ``*_ID.xlsx``, ``*_lvit_form.csv``,
-``sgseg_captions.csv``. Their Image column names the mask. Several wordings become ``text:lvit``,
-``text:medclipseg``, ``text:sgseg``, a single one becomes ``text``; splits likewise.
+``sgseg_captions.csv``. Their Image column names the mask. Wordings become ``text:lvit``, ``text:medclipseg``,
+``text:sgseg``, ``text:languide``, also where there is one alone, so that recipes can name it; splits likewise.
 
 Source: Kaggle ``aysendegerli/qatacov19-dataset`` (terms there); sentences: Li et al., LViT, IEEE TMI 2023.
 Known faults: LEFT is the left of the PICTURE; ``covid_*`` carry no patient number; LViT's split shares
@@ -61,7 +61,7 @@ def scan(root: str | Path) -> list[Case]:
     if not sheets.texts:
         losses.add(f"folders without a sentence table (looked for: {TABLES}); no case has text", tree)
     place(sheets)
-    sheets.texts, sheets.splits = lone_name(sheets.texts), lone_name(sheets.splits)
+    sheets.texts, sheets.splits = dict(sorted(sheets.texts.items())), dict(sorted(sheets.splits.items()))
     cases = sheets.cases(SOURCE, patient, lambda name: {"view": view(name)})
     losses.add("cases without a patient number (no group)", *(c.id for c in cases if c.group is None))
     losses.log()
@@ -80,15 +80,11 @@ def view(name: str) -> str:
     return match[1].lower() if match else ""
 
 
-def lone_name(columns: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    return {"": next(iter(columns.values()))} if len(columns) == 1 else dict(sorted(columns.items()))
-
-
 def place(sheets: Sheets) -> None:
     """Folders say who is in test and, where there is one for valid or no table, who is in train and valid."""
     parts = {f.part for f in sheets.found}
     if "valid" in parts or not sheets.splits:
-        sheets.place_by_folder("sgseg" if set(sheets.splits) == {"sgseg"} else "lvit")
+        sheets.place_by_folder("sgseg" if set(sheets.splits or sheets.texts) == {"sgseg"} else "lvit")
     for name, rows in sheets.splits.items():
         for f in sheets.found:
             if f.part == "test" and rows.get(f.key, "test") != "test":
