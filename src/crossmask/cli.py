@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from crossmask.cli_data import AsJson, data_app, emit
-from crossmask.errors import CallError, CrossmaskError
+from crossmask.errors import CallError, CrossmaskError, name_list
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -197,7 +197,7 @@ def manifest_queries(path: str, wording: str | None, sides: str | None, modaliti
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="A table's name or file ('crossmask list').")],
+    table: Annotated[str, typer.Argument(help="A table's name or file ('crossmask list').")] = "",
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for every row.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="The manifest: cases.csv or .jsonl.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the runs and the table.")] = Path(
@@ -209,20 +209,27 @@ def reproduce(
         int, typer.Option(min=1, help="Runs made at once: small networks do not fill a GPU, nor 2 cores 2 of them.")
     ] = 1,
     check_paper: Annotated[
-        bool, typer.Option("--check-paper", help="Only say whether the printed numbers fit their own formulas.")
+        bool,
+        typer.Option(
+            "--check-paper", help="Only say whether the printed numbers fit their own formulas, of one table or of all."
+        ),
     ] = False,
     device: Device = "auto",
 ) -> None:
     """Make a published comparison: train or reuse each row's runs, score them once, print them with intervals."""
     from crossmask.data import manifest
+    from crossmask.recipe import shipped
     from crossmask.reproduce import reproduce as make_table
     from crossmask.table import load
 
-    chosen = load(table)  # a wrong name is told first
+    known = shipped("tables")
+    if not table and not check_paper:
+        raise CallError(f"which table? There are: {name_list(known, shown=40)}.")
+    chosen = [load(name) for name in ([table] if table else known)]  # a wrong name is told first
     if check_paper:
         from crossmask.paper_check import check
 
-        print(check(chosen))
+        print("\n\n".join(check(one) for one in chosen if table or any(row.printed for row in one.rows)))
         return
     if data is None:
         raise CallError("--data is missing: give the manifest ('crossmask data import' makes one).")

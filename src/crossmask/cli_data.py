@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmask.errors import CallError
+from crossmask.errors import CallError, DataError, name_list
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, check and make data.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -191,6 +191,11 @@ def data_text(
     told = tables.tell(
         cases, tables.load(templates), wording=wording, diagnosis=diagnosis, seed=seed, shown=max(1, shown)
     )
+    if not any(case.texts.get(wording) for case in told.cases):
+        raise DataError(
+            f"{manifest}: no case has a fact that the table of phrasings can tell, so there is no sentence; columns: "
+            f"{name_list(sorted({n for c in cases for n in c.free}) or ['none beside the pictures'], shown=20)}."
+        )
     if as_json:
         emit({"facts": told.facts, "examples": dict(told.examples)})
     else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossmask import significance, statistics, stratified
+from crossmask import rooms, significance, statistics, stratified
 from crossmask.errors import name_list
 from crossmask.files import read_json
 from crossmask.run import Run
@@ -62,6 +62,7 @@ def gather(table: Table, folder: Path) -> dict[str, Any]:
             "text_share": share(frame) if row.of is None else None,
         }
         if row.of is None:
+            one["network"] = runs[0].recipe()["model"]["network"]
             split = row.split or table.split
             one |= cost(runs, split) | {"last": last_of(runs, split) if row.variant == "right" else None}
             tries = tries_path(folder, row)
@@ -213,7 +214,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
     quoted = any(row.printed for row in table.rows)
     heads = ["row", *(["printed"] if quoted else []), *table.scores]
     heads += [f"{table.column}: minus {table.reference}", *(["p (Holm)"] if table.holm else [])]
-    related = any(row.parent not in (None, table.reference) for row in table.rows)
+    unpaired = {name for name, one in result["rows"].items() if one.get("to_parent", {}).get("unpaired")}
+    related = any(row.parent not in (None, table.reference) or row.name in unpaired for row in table.rows)
     heads += ["minus another row"] if related else []
     heads += [*(COSTS if table.cost else []), "last iterate", "by seed", "trained"]
     lines = [f"## {table.title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
@@ -232,8 +234,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         if table.holm:
             cells.append(f"{one['p_holm']:.2g}" if "p_holm" in one else "")
         if related:
-            shown = "to_parent" in one and row.parent != table.reference
-            how = ", other cases" if shown and one["to_parent"].get("unpaired") else ""
+            shown = "to_parent" in one and (row.parent != table.reference or row.name in unpaired)
+            how = ", other cases" if row.name in unpaired else ""
             cells.append(f"{signed(one['to_parent'])} ({row.parent}{how})" if shown else "")
         if table.cost:
             cells += cost_cells(one.get("cost"))
@@ -320,9 +322,20 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
     lines += [f"Checkpoint and threshold: {text}." for text in sorted(selected)]
     if result.get("overrides"):
         lines.append(f"Made with other settings than the table's own: {' '.join(result['overrides'])}.")
+    lines += deviations(rows)
     for name, values in table.printed.items():
         lines.append(f"Printed in the source: {name}: {values}.")
     return [*lines, "", table.about.strip()]
+
+
+def deviations(rows: Mapping[str, Any]) -> list[str]:
+    """What each network does otherwise than its source, as the head of its file has it; of the first row with it."""
+    found = {}
+    for name, one in rows.items():
+        network = one.get("network")
+        if network and network not in found:
+            found[network] = (name, rooms.deviations("network", network))
+    return [f"{name} against its source: {told}" for name, told in found.values() if told]
 
 
 def leaks(rows: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import itertools
 import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -57,6 +58,22 @@ def door(room: str, name: str) -> Callable[..., Any]:
 
 def summary(room: str, name: str) -> str:
     """The first line of a part's file, read without importing it."""
+    return head(room, name).split("\n")[0].rstrip(".")
+
+
+def deviations(room: str, name: str) -> str:
+    """What the head of a part's file says after 'deviates:', as one line; empty where it says nothing."""
+    _, found, rest = head(room, name).partition("\ndeviates: ")
+    if not found:
+        return ""
+    lines = itertools.takewhile(
+        lambda line: line and not line.startswith(("stated:", "reconstructed:")), rest.split("\n")
+    )
+    return " ".join(lines)
+
+
+def head(room: str, name: str) -> str:
+    """A part's docstring."""
     import ast
     from importlib.util import find_spec
 
@@ -64,8 +81,7 @@ def summary(room: str, name: str) -> str:
     if spec is None or spec.origin is None:
         return ""
     with open(spec.origin, encoding="utf-8") as stream:
-        doc = ast.get_docstring(ast.parse(stream.read())) or ""
-    return doc.split("\n")[0].rstrip(".")
+        return ast.get_docstring(ast.parse(stream.read())) or ""
 
 
 def options(function: Callable[..., Any], *, given: Iterable[str] = ()) -> dict[str, inspect.Parameter]:

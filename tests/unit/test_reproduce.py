@@ -105,7 +105,7 @@ def test_the_figure_shows_the_same_cases(made: tuple) -> None:
     path, out, cases = made
     tables.reproduce(str(path), cases, out, device="cpu")
     with Image.open(out / "table.png") as picture:
-        assert picture.width > 400  # the truth and two rows
+        assert picture.width > 600  # the picture, the truth and two rows
         assert picture.height > 400
 
 
@@ -264,6 +264,45 @@ def test_unknown_tables_and_rows_are_named(made: tuple) -> None:
         load("semi-cml-tabel")
     with pytest.raises(CallError, match="no row 'nobody'"):
         tables.reproduce(str(path), cases, out, only=["nobody"], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"folds": ["grouped"]}, "no column 'split:grouped'"),
+        ({"evaluate": {"text_variants": ["lies"]}}, "no column 'text:lies', which is a variant"),
+        ({"set": {"model.depth": 3}}, "depth"),
+        ({"asks": {"train.init": "a run to start from"}}, r"table late needs train.init=...: a run to start from"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_trained(
+    made: tuple, tmp_path: Path, change: dict, told: str
+) -> None:
+    path, _, cases = made
+    (tmp_path / "late.yaml").write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change, sort_keys=False))
+    with pytest.raises(CallError, match=told):
+        tables.reproduce(str(tmp_path / "late.yaml"), cases, tmp_path / "out", device="cpu")
+    assert not list(tmp_path.rglob("recipe.yaml"))
+
+
+def test_rows_on_other_splits_are_compared_unpaired_where_a_table_asks(made: tuple, tmp_path: Path) -> None:
+    path, _, cases = made
+    other = {"train": "test", "test": "train"}
+    turned = [replace(c, splits={"one": c.splits[""], "two": other.get(c.splits[""], c.splits[""])}) for c in cases]
+    rows = {
+        "alone": {"folds": ["one"]},
+        "elsewhere": {"folds": ["two"], "against": "alone"},
+        "elsewhere, not asked": {"folds": ["two"], "set": {"train.lr": 1e-4}},
+    }
+    plain = yaml.safe_load(path.read_text()) | {"rows": rows, "cost": False, "figure": {}}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    text = tables.reproduce(str(tmp_path / "table.yaml"), turned, tmp_path / "out", device="cpu")
+    found = read_json(tmp_path / "out" / "table.json")["rows"]
+    own = {name: one["estimates"]["dice_mean"]["value"] for name, one in found.items()}
+    assert found["elsewhere"]["to_parent"]["value"] == pytest.approx(own["elsewhere"] - own["alone"])
+    assert "(alone, other cases)" in text
+    assert "difference" not in found["elsewhere"]
+    assert "to_parent" not in found["elsewhere, not asked"]
 
 
 def test_an_ablation_starts_from_the_kept_setting(made: tuple, tmp_path: Path) -> None:

@@ -118,3 +118,10 @@ def test_wrong_types(option, value):
 def test_an_option_that_the_house_hands_in_is_not_the_recipes():
     (fault,) = rooms.option_faults(some_door, {"make": 1, "size": 1}, where="method", given=["make"])
     assert fault.startswith("method.make: unknown option")
+
+
+def test_what_a_part_does_otherwise_is_read_from_its_head(room):
+    (room / "kite.py").write_text('"""A kite.\n\nstated: it flies.\ndeviates: no tail;\nno string.\n\nMore."""\n')
+    importlib.invalidate_caches()
+    assert rooms.deviations("toy", "kite") == "no tail; no string."
+    assert rooms.deviations("toy", "red-ball") == ""

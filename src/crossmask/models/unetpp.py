@@ -3,8 +3,9 @@
 Source: Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", DLMIA 2018; code: MONAI's
 ``BasicUNetPlusPlus``. Shapes: maps (B, C, h, w) at strides 1, 2, 4, 8, 16; logits (B, K, H, W).
 
-stated: the nested dense skips, two 3x3 convolutions a node. deviates: the answer is the last node's alone (no deep
-supervision, no pruning), batch normalisation and ReLU as in the other U-Nets here.
+stated: the nested dense skips, two 3x3 convolutions a node.
+deviates: the answer is the last node's alone (no deep supervision, no pruning), batch normalisation and ReLU as in the
+other U-Nets here.
 """
 
 from __future__ import annotations
