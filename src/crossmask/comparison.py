@@ -329,13 +329,16 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
 
 
 def deviations(rows: Mapping[str, Any]) -> list[str]:
-    """What each network does otherwise than its source, as the head of its file has it; of the first row with it."""
-    found = {}
+    """What each network does otherwise than its source, as the head of its file has it, under the name of the row that
+    is called like it (a U-Net may be CMG-Net without its parts), else of the first row with it."""
+    found: dict[str, str] = {}
     for name, one in rows.items():
         network = one.get("network")
-        if network and network not in found:
-            found[network] = (name, rooms.deviations("network", network))
-    return [f"{name} against its source: {told}" for name, told in found.values() if told]
+        letters = "".join(c for c in name.casefold() if c.isalnum())
+        if network and (network not in found or letters == network.replace("-", "").replace("_", "")):
+            found[network] = name
+    told = {name: rooms.deviations("network", network) for network, name in found.items()}
+    return [f"{name} against its source: {text}" for name, text in told.items() if text]
 
 
 def leaks(rows: Mapping[str, Any]) -> list[str]:

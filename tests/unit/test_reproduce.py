@@ -19,7 +19,7 @@ from PIL import Image
 from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
-from crossmask.comparison import describe, gather, leaks, markdown, signed, told
+from crossmask.comparison import describe, deviations, gather, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError, RunError
 from crossmask.files import read_json, write_json
@@ -367,6 +367,14 @@ def test_what_failed_throughout_and_what_chose_is_said() -> None:
         describe(chosen | {"keep": "last"})
         == "the last weights, threshold chosen by dice_both on 286 cases (selection)"
     )
+
+
+def test_deviations_stand_under_the_row_that_is_called_so() -> None:
+    rows = {n: {"network": w} for n, w in (("U-Net", "cmgnet"), ("CMG-Net", "cmgnet"), ("LAVT-style", "lavt"))}
+    told = deviations(rows)
+    assert [text.partition(" against")[0] for text in told] == ["CMG-Net", "LAVT-style"]
+    assert "formula 2" in told[0]
+    assert "in place of Swin" in told[1]
 
 
 def test_a_split_that_leaks_is_named() -> None:
