@@ -76,7 +76,7 @@ def picture_of(case: Case) -> np.ndarray:
 def shown(picture: np.ndarray) -> np.ndarray:
     """(C, h, w) in [0, 1] -> as it is, for the eye."""
     empty = np.zeros(picture.shape[-2:], np.uint8)
-    return overlay(picture, empty, None)
+    return overlay(picture, empty)
 
 
 def truth_of(case: Case, place: Path) -> np.ndarray:

@@ -8,10 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from crossmask.errors import CrossmaskError, Interrupted
+from crossmask.errors import CrossmaskError, Interrupted, ResourceError
 from crossmask.progress import Bar, notice
 
 Task = Callable[[], object]
@@ -42,6 +43,11 @@ def run(tasks: Mapping[str, Task], jobs: int, title: str, log: Path) -> dict[str
                     faults[names[finished]] = fault
                 notice(f"{names[finished]}: {fault or 'done'}")
                 bar.update(done)
+        except BrokenProcessPool:
+            raise ResourceError(
+                f"one of {jobs} processes was killed, as happens where memory runs out; the same command with fewer "
+                "--jobs goes on from there."
+            ) from None
         except KeyboardInterrupt:
             stop.set()
             end(pool, names)

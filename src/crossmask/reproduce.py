@@ -144,7 +144,7 @@ def make_beside(work: Work, rows: Sequence[Row], count: int) -> None:
     """All tries of the rows, then all runs, then those that a run teaches, ``count`` at once."""
     log = work.folder / "jobs.log"
     work.folder.mkdir(parents=True, exist_ok=True)
-    tries = {f"{r.name}, setting {n + 1}": partial(make_try, work, r, n) for r in rows for n in range(len(r.tries))}
+    tries = {f"{r.name}, setting {n + 1}": partial(tried, work, r, n) for r in rows for n in range(len(r.tries))}
     jobs.run(tries, count, "settings", log)
     settings = {row.name: best_try(work, row) if row.tries else {} for row in rows}
     for taught in (False, True):
@@ -168,11 +168,7 @@ def score(work: Work, run: Run, split: str) -> None:
 
 def best_try(work: Work, row: Row) -> Mapping[str, Any]:
     """The setting that is best on the selection part, at the first seed and fold; the scored split has no say."""
-    scores = []
-    for number, setting in enumerate(row.tries):
-        run = make_try(work, row, number)
-        by = recipe_of(work, row, setting, row.seeds[0], row.folds[0]).train.select_by
-        scores.append(float(read_json(run.folder / "selection.json").get(by, float("nan"))))
+    scores = [tried(work, row, number) for number in range(len(row.tries))]
     if any(s != s for s in scores):
         raise CallError(f"row '{row.name}' has tries but the recipe sets no selection part aside; give data.selection.")
     best = max(range(len(scores)), key=lambda n: scores[n])
@@ -182,9 +178,11 @@ def best_try(work: Work, row: Row) -> Mapping[str, Any]:
     return row.tries[best]
 
 
-def make_try(work: Work, row: Row, number: int) -> Run:
+def tried(work: Work, row: Row, number: int) -> float:
+    """The selection score of a row's setting, trained as far as needed; NaN where nothing was set aside."""
     resolved = recipe_of(work, row, row.tries[number], row.seeds[0], row.folds[0])
-    return trained(work, resolved, try_folder(work.folder, row, number))
+    run = trained(work, resolved, try_folder(work.folder, row, number))
+    return float(read_json(run.folder / "selection.json").get(resolved.train.select_by, float("nan")))
 
 
 def trained(work: Work, resolved: Recipe, place: Path) -> Run:

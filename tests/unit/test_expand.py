@@ -72,6 +72,18 @@ def test_the_papers_split_leaks_and_groups_tell(cases: list[Case], tmp_path: Pat
     assert sum(len(groups) for groups in clean.values()) == len(set.union(*clean.values())) == 6
 
 
+def test_near_duplicates_stay_on_one_side(cases: list[Case], tmp_path: Path) -> None:
+    def part_of_source(**options: list[list[str]]) -> dict[str, str]:
+        copies = expand(cases, tmp_path / "out", size=32, **options)[6:]
+        return {c.free["copy_of"]: c.splits["by-source"] for c in copies}
+
+    apart = part_of_source()
+    pair = list({part: i for i, part in apart.items()}.values())[:2]
+    assert apart[pair[0]] != apart[pair[1]]
+    together = part_of_source(together=[pair])
+    assert together[pair[0]] == together[pair[1]]
+
+
 def test_a_sentence_that_names_a_place_stays_with_what_is_not_turned(cases: list[Case], tmp_path: Path) -> None:
     texts = {"": "A brown lesion in the upper left.", "plain": "A brown lesion."}
     copies = expand([replace(cases[0], texts=texts)], tmp_path / "out", size=32)[1:]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crossmask import jobs
-from crossmask.errors import CasesError, Interrupted
+from crossmask.errors import CasesError, Interrupted, ResourceError
 from crossmask.train import interrupts
 
 
@@ -43,6 +43,11 @@ def test_a_fault_is_told_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_nothing_to_do_is_well(tmp_path: Path) -> None:
     assert jobs.run({}, 4, "tasks", tmp_path / "log") == {}
+
+
+def test_a_process_that_is_killed_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"one of 2 processes was killed.* fewer --jobs"):
+        jobs.run({"a": partial(os._exit, 9)}, 2, "tasks", tmp_path / "log")
 
 
 def test_a_stop_reaches_what_is_under_way(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
+from crossmask.cli import app
 from crossmask.comparison import describe, deviations, gather, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError, RunError
@@ -122,6 +124,20 @@ def test_the_papers_tables_contradict_themselves(name: str, broken: int, total: 
     if name == "1":
         assert text.count("one quantity and differ") == total
         assert text.count("is above recall") == total
+
+
+def test_all_papers_tables_are_checked_where_none_is_named() -> None:
+    done = CliRunner().invoke(app, ["reproduce", "--check-paper"])
+    assert done.exit_code == 0, done.output
+    for name in ("1", "2", "3"):
+        assert paper_check.check(load(f"cmgnet-table{name}")) in done.output
+    assert "This table quotes no numbers" not in done.output
+
+
+def test_a_table_to_make_has_to_be_named() -> None:
+    error = CliRunner().invoke(app, ["reproduce", "--data", "cases.csv"]).exception
+    assert isinstance(error, CallError)
+    assert str(error).startswith("which table? There are: ")
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=30))
@@ -296,7 +312,9 @@ def test_rows_on_other_splits_are_compared_unpaired_where_a_table_asks(made: tup
     }
     plain = yaml.safe_load(path.read_text()) | {"rows": rows, "cost": False, "figure": {}}
     (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
-    text = tables.reproduce(str(tmp_path / "table.yaml"), turned, tmp_path / "out", device="cpu")
+    more = ["train.lr=2e-3"]
+    text = tables.reproduce(str(tmp_path / "table.yaml"), turned, tmp_path / "out", device="cpu", overrides=more)
+    assert "Made with other settings than the table's own: train.lr=2e-3." in text
     found = read_json(tmp_path / "out" / "table.json")["rows"]
     own = {name: one["estimates"]["dice_mean"]["value"] for name, one in found.items()}
     assert found["elsewhere"]["to_parent"]["value"] == pytest.approx(own["elsewhere"] - own["alone"])

@@ -199,3 +199,15 @@ def test_the_command(tmp_path: Path) -> None:
     written = manifest.read(out, check_files=False)
     assert all("symmetric" not in c.texts["metadata"] for c in written)
     assert {c.text_origin for c in written} == {"metadata"}
+
+
+def test_a_table_without_a_fact_is_told_and_nothing_is_written(tmp_path: Path) -> None:
+    table = manifest.write(
+        tmp_path / "cases.csv", [case("a", age="", scanner="x"), case("b", age="unknown", scanner="y")]
+    )
+    out = tmp_path / "out.csv"
+    error = CliRunner().invoke(app, ["data", "text", str(table), "-o", str(out)]).exception
+    assert isinstance(error, DataError)
+    assert "no case has a fact" in str(error)
+    assert "scanner" in str(error)
+    assert not out.exists()
