@@ -6,6 +6,7 @@ steps of their Dice, from the worst to the best.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,10 +36,12 @@ def pictures(
         return []
     steps = np.linspace(0, len(told) - 1, min(CASES, len(told))).round().astype(int)
     place = {case.id: n for n, case in enumerate(chosen.cases)}
+    shown_rows = [told[s] for s in steps]
+    gates = [gate_of(predictor, store, place[row["id"]], row["text"]) for row in shown_rows]
+    limits = tenths(min(float(share.min()) for share, _ in gates), max(float(share.max()) for share, _ in gates))
     found = []
-    for number, row in enumerate((told[s] for s in steps), 1):
+    for number, (row, (share, looks)) in enumerate(zip(shown_rows, gates, strict=True), 1):
         i = place[row["id"]]
-        share, looks = gate_of(predictor, store, i, row["text"])
         truth = read_mask(str(chosen.cases[i].mask), labels=predictor.settings.labels)[0]
         shown = strongest(looks, np.asarray(store.masks[i]) > 0)
         mask = predict_pictures(predictor, chosen, store, [i], [Ask(row["text"])])[0]
@@ -47,7 +50,7 @@ def pictures(
         path = predictor.run.folder / "scores" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path, "wb") as stream:
-            strip(picture, share, shown).savefig(stream, format="png", dpi=100, metadata={"Software": None})
+            strip(picture, share, limits, shown).savefig(stream, format="png", dpi=100, metadata={"Software": None})
         words = [{"word": word, "lift": round(lift, 3)} for word, lift, _ in shown]
         found.append({"file": file, "id": row["id"], "dice": row["dice"], "text": row["text"], "words": words})
     return found
@@ -96,21 +99,38 @@ def strongest(looks: Sequence[tuple[str, np.ndarray]], truth: np.ndarray) -> lis
     return sorted(lifts, key=lambda x: -x[1])[:WORDS]
 
 
-def strip(picture: np.ndarray, share: np.ndarray, shown: Sequence[tuple[str, float, np.ndarray]]) -> Any:
+def tenths(low: float, high: float) -> tuple[float, float]:
+    """The scale that all cases' shares are drawn on, from the tenth below to the tenth above.
+
+    >>> tenths(0.24, 0.41)
+    (0.2, 0.5)
+    >>> tenths(0.3, 0.3)
+    (0.3, 0.4)
+    """
+    first = math.floor(10 * low)
+    return first / 10, max(first + 1, math.ceil(10 * high)) / 10
+
+
+def strip(
+    picture: np.ndarray,
+    share: np.ndarray,
+    limits: tuple[float, float],
+    shown: Sequence[tuple[str, float, np.ndarray]],
+) -> Any:
     """One case as a matplotlib figure: the prediction, the words' share, each word's attention."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2.0 * (2 + WORDS), 2.35), layout="constrained")
     axes = figure.subplots(1, 2 + WORDS)
     axes[0].imshow(picture)
-    axes[0].set_title("prediction and truth", fontsize=8)
-    drawn = axes[1].imshow(share, cmap="cividis", vmin=0, vmax=1)
-    axes[1].set_title(f"words' share, mean {share.mean():.2f}", fontsize=8)
+    axes[0].set_title("prediction\nand truth", fontsize=8)
+    drawn = axes[1].imshow(share, cmap="cividis", vmin=limits[0], vmax=limits[1])
+    axes[1].set_title(f"words' share\nmean {share.mean():.2f}", fontsize=8)
     bar = figure.colorbar(drawn, ax=axes[1], shrink=0.7)
     bar.ax.tick_params(labelsize=6)
     for one, (word, lift, look) in zip(axes[2:], shown, strict=False):
         one.imshow(look, cmap="magma", vmin=0)
-        one.set_title(f"'{word}' looks, x{lift:.2f} on the lesion", fontsize=8)
+        one.set_title(f"'{word}'\nx{lift:.2f} on the lesion", fontsize=8)
     for one in axes:
         one.set_axis_off()
     return figure
