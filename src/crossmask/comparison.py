@@ -363,6 +363,8 @@ def share_words(found: Mapping[str, Any]) -> str:
     """The words' share of the gate, and what it goes with."""
     words = f"the words' share of the gate (1 - alpha) near the border is {told(found['mean'])}"
     ranks = [f"{name.replace('_', ' ')} {signed(one)}" for name, one in found["correlation"].items()]
+    held = found.get("size_held") or {}
+    ranks += [f"{name.replace('_', ' ')} where size is held {signed(one)}" for name, one in held.items()]
     return words + (f"; its rank correlation with {', with '.join(ranks)}" if ranks else "")
 
 

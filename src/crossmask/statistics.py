@@ -158,9 +158,14 @@ def mean(cases: pd.DataFrame, column: str, *, resamples: int = 2000, seed: int =
     return bootstrap(summable("x", numbers(cases, column)), cases, _mean_only, resamples, seed, 0.95)["x_mean"]
 
 
-def correlation(cases: pd.DataFrame, one: str, other: str, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+def correlation(
+    cases: pd.DataFrame, one: str, other: str, *, given: str | None = None, resamples: int = 2000, seed: int = 0
+) -> Estimate:
     """Spearman's rank correlation of two numeric columns, with a 95 % interval (percentile bootstrap over groups, the
-    ranks taken anew in each draw). Cases that lack one of the two stay out.
+    ranks taken anew in each draw). Cases that lack one of the columns stay out.
+
+    given: a third column that is held, for the partial correlation: what of the ranks a line in its ranks explains is
+    taken off both.
 
     >>> import pandas as pd
     >>> found = correlation(pd.DataFrame({"id": list("abcd"), "x": [1, 2, 3, 4], "y": [1, 4, 9, 16]}), "x", "y")
@@ -171,17 +176,23 @@ def correlation(cases: pd.DataFrame, one: str, other: str, *, resamples: int = 2
     from scipy import stats
 
     cases = ordered(cases)
-    pairs = np.stack([numbers(cases, one), numbers(cases, other)], 1)
+    pairs = np.stack([numbers(cases, name) for name in (one, other, given) if name is not None], 1)
     kept = ~np.isnan(pairs).any(1)
     codes, unit = codes_of([g for g, keep in zip(groups_of(cases), kept, strict=True) if keep])
     pairs = pairs[kept]
 
     def rank_correlation(rows: np.ndarray) -> float:
         ranks = stats.rankdata(rows, axis=0)
-        spread = ranks.std(0)
-        if len(rows) < 3 or not spread.all():
+        ranks -= ranks.mean(0)
+        if len(rows) < 3 or not ranks.any(0).all():
             return float("nan")
-        return float(((ranks - ranks.mean(0)) / spread).prod(1).mean())
+        left, held = ranks[:, :2], ranks[:, 2:]
+        if given is not None:
+            left = left - held * (held.T @ left) / (held**2).sum()
+        spread = np.sqrt((left**2).sum(0))
+        if (spread < 1e-9 * np.sqrt((ranks[:, :2] ** 2).sum(0))).any():  # all of it is explained by what is held
+            return float("nan")
+        return float((left / spread).prod(1).sum())
 
     members = [np.flatnonzero(codes == code) for code in range(codes.max(initial=-1) + 1)]
     generator = rng(seed, "correlation")

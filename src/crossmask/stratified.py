@@ -56,11 +56,16 @@ def split_by(table: Any, column: str) -> list[tuple[str, Any]]:
 
 
 def share_summary(table: Any, *, seed: int = 0) -> dict[str, Any] | None:
-    """The mean share of the words, and its rank correlation with the measured strata; None where there is no share."""
+    """The mean share of the words, its rank correlation with the measured strata, and with border contrast where size
+    is held (large lesions have faint borders); None where there is no share."""
     if SHARE not in table.columns or table[SHARE].isna().all():
         return None
     measured = [n for n in MEASURED if f"{COLUMN}{n}" in table.columns]
     correlations: Mapping[str, Any] = {
         n: statistics.correlation(table, SHARE, f"{COLUMN}{n}", seed=seed).to_dict() for n in measured
     }
-    return {"mean": statistics.mean(table, SHARE, seed=seed).to_dict(), "correlation": correlations}
+    summary = {"mean": statistics.mean(table, SHARE, seed=seed).to_dict(), "correlation": correlations}
+    if set(measured) == set(MEASURED):
+        held = statistics.correlation(table, SHARE, f"{COLUMN}border_contrast", given=f"{COLUMN}size", seed=seed)
+        summary["size_held"] = {"border_contrast": held.to_dict()}
+    return summary

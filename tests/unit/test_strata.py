@@ -86,6 +86,20 @@ def test_correlation_is_scipys_with_an_interval() -> None:
     assert np.isnan(few.low)
 
 
+def test_a_correlation_with_a_third_column_held() -> None:
+    random = np.random.default_rng(2)
+    z = random.normal(size=300)
+    frame = pd.DataFrame({"id": map(str, range(300)), "z": z})
+    frame["x"], frame["y"] = z + 0.5 * random.normal(size=300), -z + 0.5 * random.normal(size=300)
+    r = stats.spearmanr(frame[["x", "y", "z"]]).statistic
+    oracle = (r[0, 1] - r[0, 2] * r[1, 2]) / np.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
+    found = statistics.correlation(frame, "x", "y", given="z", resamples=200)
+    assert found.value == pytest.approx(oracle)
+    assert found.low < 0 < found.high  # x and y have nothing in common but z
+    assert statistics.correlation(frame, "x", "y", resamples=200).high < -0.5
+    assert np.isnan(statistics.correlation(frame.assign(x=frame.z), "x", "y", given="z", resamples=20).value)
+
+
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory, cases: list) -> tuple[Run, list]:
     told = [replace(c, free={**c.free, "diagnosis": "nevus" if n % 2 else "melanoma"}) for n, c in enumerate(cases)]
@@ -111,6 +125,7 @@ def test_a_run_scores_its_strata(gated: tuple[Run, list]) -> None:
     share = summary["text_share"]
     assert 0 < share["mean"]["value"] < 1
     assert set(share["correlation"]) == {"border_contrast", "size"}
+    assert set(share["size_held"]) == {"border_contrast"}
     assert len(summary["gate"]) == 6
     for one in summary["gate"]:
         assert (run.folder / "scores" / one["file"]).is_file()
@@ -122,6 +137,7 @@ def test_a_run_scores_its_strata(gated: tuple[Run, list]) -> None:
         "By border contrast",
         "By diagnosis",
         "rank correlation with border contrast",
+        "with border contrast, size held, is",
         "Where the words weigh",
     ):
         assert words in page

@@ -144,12 +144,16 @@ def share_sentence(summary: Json) -> str:
     if not share:
         return ""
     words = f"The words' share of the gate (1 - alpha) near the border is {estimate(share['mean'])} on the mean."
-    for name, found in share["correlation"].items():
+    ranks = [(name.replace("_", " "), found) for name, found in share["correlation"].items()]
+    ranks += [
+        (f"{name.replace('_', ' ')}, size held,", found) for name, found in (share.get("size_held") or {}).items()
+    ]
+    for name, found in ranks:
         meaning = {
             "falls": "the larger, the more the words weigh",
             "rises": "the larger, the less the words weigh",
         }.get(direction(found), "no connection can be shown")
-        words += f" Its rank correlation with {name.replace('_', ' ')} is {estimate(found, signed=True)}: {meaning}."
+        words += f" Its rank correlation with {name} is {estimate(found, signed=True)}: {meaning}."
     return words
 
 
