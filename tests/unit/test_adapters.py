@@ -428,6 +428,48 @@ def test_folder_masks_of_one_name_in_other_folders_are_not_guessed(tmp_path, sai
     assert "none is taken" in said()
 
 
+def test_folder_a_mask_goes_to_the_picture_beside_it_alone(tmp_path, said):
+    for part in ("train", "test"):
+        picture(tmp_path / "images" / part / "001.png")
+    mask = picture(tmp_path / "masks" / "train" / "001.png", 255)
+    found = by_id(folder.scan(tmp_path))
+    assert (found["train_001"].mask, found["test_001"].mask) == (str(mask), None)
+    mask.rename(tmp_path / "masks" / "001.png")
+    found = by_id(folder.scan(tmp_path))
+    assert [case.mask for case in found.values()] == [None, None]
+    assert "2 images of one name in several folders, with one mask between them (none takes it)" in said()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_folder_a_row_of_the_pictures_own_folder_wins(tmp_path, said, order):
+    picture(tmp_path / "images" / "p2" / "img.png")
+    rows = [["p1/img.png", "Text of p1", "P1"], ["p2/img.png", "Text of p2", "P2"], ["p3/img.png", "Text of p3", "P3"]]
+    sheet(tmp_path / "table.csv", [["image", "text", "patient"], *rows[::order]])
+    (case,) = folder.scan(tmp_path)
+    assert (case.group, case.texts) == ("P2", {"": "Text of p2"})
+    assert "2 table rows without an image" in said()
+    sheet(tmp_path / "table.csv", [["image", "text", "patient"], rows[0], rows[2]])
+    (case,) = folder.scan(tmp_path)
+    assert (case.group, case.texts) == (None, {})
+    assert "2 table rows of several folders that fit one image (left out)" in said()
+
+
+def test_folder_linked_folders_are_read(tmp_path):
+    elsewhere = tmp_path / "disk"
+    picture(elsewhere / "1.png")
+    (elsewhere / "again").symlink_to(elsewhere)  # a circle ends
+    picture(tmp_path / "set" / "images" / "test" / "2.png")
+    (tmp_path / "set" / "images" / "train").symlink_to(elsewhere)
+    assert {c.id: c.splits[""] for c in folder.scan(tmp_path / "set")} == {"1": "train", "2": "test"}
+
+
+def test_folder_a_mask_suffix_in_capitals_beside_the_images(tmp_path):
+    picture(tmp_path / "data" / "a.png")
+    mask = picture(tmp_path / "data" / "a_L.png", 255)
+    (case,) = folder.scan(tmp_path, images="data", masks="data", mask_suffix="_L")
+    assert (case.id, case.mask) == ("a", str(mask))
+
+
 def test_folder_images_of_one_stem_get_ids_of_their_own(tmp_path):
     picture(tmp_path / "images/a.png", 1)
     picture(tmp_path / "images/a.bmp", 2)

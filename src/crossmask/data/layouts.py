@@ -196,15 +196,27 @@ def pictures(parts: Sequence[Part], losses: Losses) -> list[Found]:
     return list(found.values())
 
 
+def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files of a folder and of those below, linked ones too (large sets often lie on another disk)."""
+    here = folder.resolve()
+    if here in above:  # a link to a folder that holds it
+        return
+    for one in entries(folder):
+        if one.is_dir():
+            yield from walk(one, (*above, here))
+        else:
+            yield one
+
+
 def files_below(folder: Path, losses: Losses, without: Path | None = None) -> list[Path]:
     """The pictures of a folder and of those below; second copies (case aside) are dropped and counted."""
     kept: list[Path] = []
     first: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(walk(folder)):
         below = file.relative_to(folder)
         if file.suffix.casefold() not in IMAGE_SUFFIXES or not file.is_file():
             continue
-        if any(p.startswith((".", "__MACOSX")) for p in below.parts) or (without in file.parents and without != folder):
+        if without in file.parents and without != folder:
             continue
         former = first.setdefault(str(below).casefold(), file)
         if former != file and file_digest(former) == file_digest(file):
@@ -229,7 +241,8 @@ def bare(name: str, *more_endings: str) -> list[str]:
 def pair(
     files: Sequence[Path], images: Path, masks: Sequence[Path], folder: Path, suffix: str, losses: Losses
 ) -> dict[Path, Path]:
-    """Picture -> mask: under the same folders below ``images`` and ``folder``, else under a name only one mask has."""
+    """Picture -> mask: under the same folders below ``images`` and ``folder``, else under a name that only one mask has
+    and only one picture without a mask of its own."""
     placed: dict[tuple[str, str], list[Path]] = {}
     named: dict[str, list[Path]] = {}
     for mask in masks:
@@ -237,6 +250,7 @@ def pair(
         placed.setdefault((str(mask.parent.relative_to(folder)).casefold(), name), []).append(mask)
         named.setdefault(name, []).append(mask)
     paired: dict[Path, Path] = {}
+    claimed: dict[Path, list[Path]] = {}  # masks in another folder, and the pictures that would take them
     for file in files:
         name, parent = stem(file.name).casefold(), str(file.parent.relative_to(images)).casefold()
         others = [name, *(b + name for b in MASK_BEFORE), *(name + a for a in MASK_AFTER)]
@@ -248,9 +262,19 @@ def pair(
             elif not near and len(far) > 1:
                 kind = "images with several possible masks, all in other folders (none is taken)"
                 losses.add(kind, file.relative_to(images))
-            if near or len(far) == 1:
-                paired[file] = (near or far)[0]
+            if near:
+                paired[file] = near[0]
                 break
+            if len(far) == 1:
+                claimed.setdefault(far[0], []).append(file)
+                break
+    taken = set(paired.values())
+    for mask, pictures in claimed.items():
+        if len(pictures) == 1 and mask not in taken:
+            paired[pictures[0]] = mask
+        elif mask not in taken:
+            kind = "images of one name in several folders, with one mask between them (none takes it)"
+            losses.add(kind, *(file.relative_to(images) for file in pictures))
     used = set(paired.values())
     losses.add("masks without an image", *(m.relative_to(folder) for m in masks if m not in used))
     return paired
@@ -267,11 +291,12 @@ def by_path_end(files: Iterable[Path]) -> dict[str, set[Path]]:
     return index
 
 
-def lookups(name: str) -> Iterator[str]:
-    """A name in a table as pictures may be called: ever fewer folders in front, then without a mask's additions."""
+def lookups(name: str) -> Iterator[tuple[int, str]]:
+    """A name in a table as pictures may be called, with how many of its parts are left: ever fewer folders in front,
+    then (0) without a mask's additions."""
     parts = name.replace("\\", "/").casefold().split("/")
-    yield from ("/".join(parts[i:]) for i in range(len(parts)))
-    yield from (stem(parts[-1]), *bare(stem(parts[-1])))
+    yield from ((len(parts) - i, "/".join(parts[i:])) for i in range(len(parts)))
+    yield from ((0, one) for one in (stem(parts[-1]), *bare(stem(parts[-1]))))
 
 
 class Sheets:

@@ -10,7 +10,7 @@ kept as metadata. Without a mask a picture is unlabelled, without a row it has n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossmask.core import SideConvention, TextOrigin
@@ -36,6 +36,8 @@ class Row:
     group: str
     split: str
     free: dict[str, str]
+    name: str = field(default="", compare=False)  # what the table calls the picture
+    parts: int = field(default=0, compare=False)  # how many of its folders and name the picture's path has
 
 
 def scan(
@@ -137,7 +139,8 @@ def collect(
         elif mask_folder == images:
             names = {f.with_name(stem(f.name).casefold()) for f in files}
             for file in files:
-                if any(file.with_name(n) in names for n in layouts.bare(stem(file.name).casefold(), mask_suffix)):
+                bare = layouts.bare(stem(file.name).casefold(), mask_suffix.casefold())
+                if any(file.with_name(n) in names for n in bare):
                     mask_files.append(file)
         else:
             mask_files = layouts.files_below(mask_folder, losses)
@@ -205,8 +208,10 @@ def read_rows(
     if text is None:
         losses.add(f"tables without a text column (looked for: {name_list(tables.TEXT_NAMES)})", table.path.name)
     index, parts = layouts.by_path_end(p.path for p in found), {p.path: p.part for p in found}
+    contested: dict[Path, list[str]] = {}
     for number, row in table.rows:
-        fits = next((index[n] for n in layouts.lookups(row[image]) if n in index), set())
+        tried = layouts.lookups(row[image])
+        parts_left, fits = next(((n, index[name]) for n, name in tried if name in index), (0, set[Path]()))
         if len(fits) > 1 and split:
             fits = {p for p in fits if parts[p] == part_of(row[split])} or fits
         if len(fits) != 1:
@@ -218,11 +223,29 @@ def read_rows(
             for c, v in row.items()
             if c not in (image, text, group, split)
         }
-        one = Row(row[text] if text else "", row[group] if group else "", row[split] if split else "", free)
-        first = rows.setdefault(next(iter(fits)), one)
-        if first is not one:
+        told = row[text] if text else "", row[group] if group else "", row[split] if split else ""
+        one = Row(*told, free, row[image], parts_left)
+        picture = next(iter(fits))
+        first = rows.setdefault(picture, one)
+        if first is one:
+            continue
+        if first.parts != one.parts:  # the longer path is the picture's own
+            longer = one.parts > first.parts
+            lost = contested.pop(picture, [first.name]) if longer else [one.name]
+            rows[picture] = one if longer else first
+            losses.add("table rows without an image", *lost)
+        elif folders_of(first.name) != folders_of(one.name):
+            contested.setdefault(picture, [first.name]).append(one.name)
+        else:
             same = "dropped as second copies" if first == one else "left out (the image has one already)"
             losses.add(f"table rows {same}", row[image])
+    for picture, names in contested.items():
+        del rows[picture]
+        losses.add("table rows of several folders that fit one image (left out)", *names)
+
+
+def folders_of(name: str) -> str:
+    return name.replace("\\", "/").casefold().rpartition("/")[0]
 
 
 def fake(root: str | Path) -> Path:
