@@ -155,6 +155,12 @@ def test_what_is_said_alike_is_no_other_diagnosis(tmp_path: Path) -> None:
         tell(moles, load(own), diagnosis="other")
 
 
+def test_a_label_may_be_one_name(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("label: diagnosis\nfacts: {what: [{say: '{diagnosis}'}], age: [{say: '{age} years'}]}\n")
+    assert load(own).without_diagnosis().sentence({"diagnosis": "nevus", "age": "45"}, None) == "45 years."
+
+
 def test_a_table_that_names_no_label_leaves_out_no_diagnosis(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("facts:\n  what: [{say: '{diagnosis}'}]\n")
@@ -171,6 +177,12 @@ def test_a_table_that_names_no_label_leaves_out_no_diagnosis(tmp_path: Path) -> 
         ("facts: {a: [{say: ['{age}', 'old']}]}", ("fact 'a'", "same columns")),
         ("facts: {a: [{say: x}]}\nlabels: [b]", ("unknown key 'labels'",)),
         ("facts: {a: 3}", ("fact 'a'",)),
+        ("facts: {a: [{say: x, when: melanoma}]}", ("fact 'a'", "when: 'melanoma' is no condition")),
+        ("facts: {a: [{say: ['']}]}", ("fact 'a'", "an empty phrasing")),
+        ("facts: {a: [{say: x}]}\nvalues: {sex: female}", ("values: write column",)),
+        ("facts: {a: [{say: x}]}\nlabel: 5", ("label: write the columns",)),
+        ("facts: {a: [{say: '{diagnosis}'}]}\nlabel: diagnose", ("no rule reads diagnose; is diagnosis meant?",)),
+        ("facts: {a: [{say: '{diagnosis}'}]}\nlabel: [x]", ("label: no rule reads x",)),
     ],
 )
 def test_a_wrong_table_is_a_sentence(text: str, words: tuple[str, ...], tmp_path: Path) -> None:

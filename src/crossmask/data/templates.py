@@ -6,6 +6,7 @@ and adds age and site; further facts and phrasings, and the mode without the dia
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -99,20 +100,50 @@ def load(path: str | Path | None = None) -> Templates:
     facts: dict[str, tuple[Rule, ...]] = {}
     for fact, rules in plain["facts"].items():
         try:
+            if not isinstance(rules, list):
+                raise ValueError(f"{rules!r} is no list of rules; begin each with '- say:'")
             facts[str(fact)] = tuple(rule_of(rule) for rule in rules)
         except (TypeError, ValueError) as error:
             faults.append(f"fact '{fact}': {error}")
+    values = plain.get("values") or {}
+    if not isinstance(values, dict) or not all(isinstance(words, dict) for words in values.values()):
+        faults.append("values: write column: {value: words}")
+        values = {}
+    label = listed_names(plain.get("label"))
+    read = {column for rules in facts.values() for rule in rules for column in rule.columns}
+    if label is None:
+        faults.append("label: write the columns that tell the diagnosis, as in label: [diagnosis, histology]")
+    elif label and not faults:
+        unread = sorted(set(label) - read)
+        meant = [close for one in unread for close in difflib.get_close_matches(one, sorted(read - set(label)), n=1)]
+        if meant or not read & set(label):  # a misspelt label would leave the diagnosis in
+            hint = f"; is {name_list(meant)} meant?" if meant else ""
+            faults.append(f"label: no rule reads {name_list(unread)}{hint}")
     if faults:
         raise DataError("\n".join(f"{file}: {fault}." for fault in faults))
-    values = {str(c): {str(k): str(v) for k, v in words.items()} for c, words in (plain.get("values") or {}).items()}
-    return Templates(facts, values, tuple(plain.get("label") or ()))
+    words = {str(c): {str(k): str(v) for k, v in own.items()} for c, own in values.items()}
+    return Templates(facts, words, label or ())
+
+
+def listed_names(plain: Any) -> tuple[str, ...] | None:
+    """One name or a list of them; None for anything else.
+
+    >>> listed_names("diagnosis"), listed_names(["a", "b"]), listed_names(None), listed_names(5)
+    (('diagnosis',), ('a', 'b'), (), None)
+    """
+    names = [plain] if isinstance(plain, str) else [] if plain is None else plain
+    return tuple(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
 
 
 def rule_of(plain: Any) -> Rule:
     """Raises ValueError for what is no rule."""
     if not isinstance(plain, dict) or not plain.get("say") or set(plain) - {"say", "when"}:
         raise ValueError(f"{plain!r} is no rule; write say: [phrasings] and, if need be, when: {{column: value}}")
-    say = tuple(map(str, plain["say"] if isinstance(plain["say"], list) else [plain["say"]]))
+    say = tuple(str(one).strip() for one in (plain["say"] if isinstance(plain["say"], list) else [plain["say"]]))
+    if not all(say):
+        raise ValueError("an empty phrasing says nothing; leave it out")
+    if not isinstance(plain.get("when") or {}, dict):
+        raise ValueError(f"when: {plain['when']!r} is no condition; write when: {{column: value}}")
     fields = [set(FIELD.findall(phrase)) for phrase in say]
     if any(f != fields[0] for f in fields):
         raise ValueError(f"the phrasings {list(say)} do not name the same columns; give each its own rule")
