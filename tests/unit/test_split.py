@@ -88,7 +88,7 @@ def test_an_unknown_split_suggests_the_near_miss(name, hint):
 
 
 def test_too_few_groups_are_a_sentence():
-    with pytest.raises(DataError, match=r"train has too few groups \(1\) to set 10% aside for selection"):
+    with pytest.raises(DataError, match=r"train has too few groups with a mask \(1\) to set 10% aside for selection"):
         make([case(n, "only", _="train") for n in range(10)])
     with pytest.raises(DataError, match="no case is in the part 'train'"):
         make([case(n, f"{n}", _="test") for n in range(10)])
@@ -135,6 +135,16 @@ def test_a_part_of_the_manifest_may_choose():
         make(cases, selection=15)
     with pytest.raises(DataError, match="train has 15 groups with masks, not 30"):
         make(cases, selection=0, labelled=30)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_share_for_selection_is_of_the_cases_with_a_mask(seed: int):
+    cases = [case(n, f"p{n % 100}", _="train") for n in range(200)]
+    cases = [c if n < 20 else replace(c, mask=None) for n, c in enumerate(cases)]
+    made = make(cases, selection=0.1, seed=seed)
+    chosen = {c.group for c in cases if made.parts[c.id] == SELECTION}
+    assert len(chosen) == 2
+    assert Counter(made.parts.values()) == {"train": 18, SELECTION: 4, "unlabelled": 178}  # a patient goes whole
 
 
 def test_train_without_masks_is_unlabelled():

@@ -81,22 +81,23 @@ def column(cases: Sequence[Case], name: str, seed: int) -> dict[str, str]:
 
 
 def set_aside(train: Sequence[Case], selection: float, seed: int) -> dict[str, str]:
-    """Part of train for selection, by group: a share, or a number of groups that have a mask."""
-    units = {unit(case) for case in train}
-    few = DataError(
-        f"train has too few groups ({len(units)}) to set {selection:.0%} aside for selection; add cases or change "
-        "data.selection."
-        if selection < 1
-        else f"train has too few groups ({len(units)}) to set {selection:g} aside for selection; change data.selection."
-    )
+    """Part of train for selection, by group: a share of the cases with a mask, or a number of groups that have one. The
+    cases without a mask of a group that is set aside go with it."""
+    shown = [case for case in train if case.mask]
+    units = {unit(case) for case in shown}
+    if not units:
+        return {}
     if selection < 1:
-        drawn = draw(train, {SELECTION: selection, "train": 1 - selection}, seed)
-        if SELECTION not in drawn.values() or "train" not in drawn.values():
-            raise few
-        return drawn
-    chosen = shuffled([case for case in train if case.mask], seed, "selection")[: int(selection)]
-    if len(chosen) < selection or len(chosen) == len(units):
-        raise few
+        drawn = draw(shown, {SELECTION: selection, "train": 1 - selection}, seed)
+        chosen = {unit(case) for case in shown if drawn[case.id] == SELECTION}
+    else:
+        chosen = set(shuffled(shown, seed, "selection")[: int(selection)])
+    if not chosen or len(chosen) == len(units) or len(chosen) < int(selection):
+        share = f"{selection:.0%}" if selection < 1 else f"{selection:g}"
+        raise DataError(
+            f"train has too few groups with a mask ({len(units)}) to set {share} aside for selection; add cases or "
+            "change data.selection."
+        )
     return {case.id: SELECTION for case in train if unit(case) in chosen}
 
 
