@@ -89,6 +89,11 @@ def data_split(
     from crossmask.data import folds as dealing
     from crossmask.data import manifest as manifests
 
+    if not parts and (near_duplicates or name):
+        option = "--near-duplicates" if near_duplicates else "--name"
+        raise CallError(f"{option}: goes with --parts alone, not with folds.")
+    if parts and need:
+        raise CallError("--need: goes with --folds alone, not with --parts.")
     cases = manifests.read(manifest)
     if parts:
         cases = dealing.parts(
@@ -282,5 +287,10 @@ def pairs(arguments: list[str]) -> dict[str, Any]:
         key, equals, value = argument.lstrip("-").partition("=")
         if not equals:
             raise CallError(f"'{argument}' is no option; write key=value.")
-        chosen[key.replace("-", "_")] = yaml.safe_load(value)
+        try:
+            chosen[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise CallError(
+                f"'{argument}': the value has signs of its own meaning; write it in quotes: {key}='\"{value}\"'."
+            ) from None
     return chosen

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 from crossmask.data.cache import Settings, prepare
 from crossmask.data.grid import Grid
 from crossmask.data.manifest import Case, read
-from crossmask.errors import DataError
+from crossmask.errors import CallError, DataError
 
 GRID = Settings(Grid((32, 32)), {"image": 1})
 
@@ -59,6 +60,11 @@ def test_all_faults_at_once_and_nothing_left(cases: list, tmp_path: Path) -> Non
     assert "10x20" in told
     assert "64x64" in told
     assert not [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"]
+
+
+def test_slices_beside_are_for_volumes(cases: list, tmp_path: Path) -> None:
+    with pytest.raises(CallError, match=r"data\.context=1 takes slices of volumes; for pictures it is 0"):
+        prepare(cases[:1], replace(GRID, context=1), tmp_path)
 
 
 def test_16_bits_are_counted_or_kept(tmp_path: Path) -> None:

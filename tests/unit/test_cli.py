@@ -229,6 +229,7 @@ def test_predict_goes_on_after_a_bad_picture(trained: Path, phantom: Path, tmp_p
     ("arguments", "word"),
     [
         (["data", "import", "qatta", "."], "qata"),
+        (["data", "import", "folder", ".", "-o", "x.csv", "mask_suffix=@x"], "write it in quotes"),
         (["train", "hcfnet/quata"], "hcfnet/qata"),
         (["train", "hcfnet/qata_cpu"], "--data"),
         (["evaluate", "nowhere", "--data", "cases.csv"], "cases.csv"),

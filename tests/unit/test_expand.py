@@ -96,6 +96,15 @@ def test_what_cannot_be_read_is_named(cases: list[Case], tmp_path: Path) -> None
         expand(cases, tmp_path / "out", size=32)
 
 
+def test_a_mask_of_another_size_and_several_pictures_are_named(cases: list[Case], tmp_path: Path) -> None:
+    Image.open(Path(str(cases[0].mask))).resize((24, 40)).save(tmp_path / "m.png")
+    two = replace(cases[1], images={"a": cases[1].images[""], "b": cases[2].images[""]})
+    with pytest.raises(CasesError) as caught:
+        expand([replace(cases[0], mask=str(tmp_path / "m.png")), two], tmp_path / "out", size=32)
+    assert "the mask is 24x40 pixels, its image" in str(caught.value)
+    assert "has 2 pictures (a, b)" in str(caught.value)
+
+
 def test_the_command(cases: list[Case], tmp_path: Path) -> None:
     table = manifest.write(tmp_path / "cases.csv", cases)
     done = CliRunner().invoke(app, ["data", "expand", str(table), "-o", str(tmp_path / "out"), "--size", "32"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,23 @@ def test_cases_that_lack_a_modality_stand_apart() -> None:
         folds.add(cases, 2, need=["t2"])
     with pytest.raises(DataError, match="6 folds need as many patients with a mask and flair and t1, there are 4"):
         folds.add(cases, 6, need=["flair", "t1"])
+
+
+@pytest.mark.parametrize("rest", ["flair-only", "train"])
+def test_another_visit_of_a_patient_is_not_on_the_other_side(rest: str) -> None:
+    lacking = replace(case(9, "0", ("flair",)), id="visit2")
+    made = folds.add([*(case(n, str(n)) for n in range(4)), lacking], 2, need=["flair", "t1"], rest=rest)
+    for fold in ("fold1", "fold2"):
+        of_patient, other = made[0].splits[fold], made[-1].splits[fold]
+        assert other == (rest if (rest == "train") == (of_patient == "train") else "unused")
+
+
+@pytest.mark.parametrize("given", ["--near-duplicates", "--name x"])
+def test_what_goes_with_parts_alone_is_refused_with_folds(given: str, tmp_path: Path) -> None:
+    table = manifest.write(tmp_path / "cases.csv", [])
+    done = CliRunner().invoke(app, ["data", "split", str(table), *given.split()])
+    assert isinstance(done.exception, CallError)
+    assert f"{given.split()[0]}: goes with --parts alone" in str(done.exception)
 
 
 def test_command_line(tmp_path: Path) -> None:

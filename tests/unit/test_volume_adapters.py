@@ -396,6 +396,15 @@ def test_chaos_masks_fit_the_files_by_sorted_names(tmp_path):
     assert pixels[where].min() > pixels[~where].max()
 
 
+def test_chaos_a_damaged_slice_of_a_mask_is_named(tmp_path):
+    case = chaos.scan(chaos.fake(tmp_path))[0]
+    damaged = sorted(Path(case.mask).iterdir())[1]
+    damaged.write_bytes(b"no picture")
+    image = next(iter(case.images.values()))
+    with pytest.raises(DataError, match=f"{damaged.name}: is no readable volume"):
+        volumes.read_labels(case.mask, volumes.read_grid(image))
+
+
 def test_chaos_missing_parts_name_themselves(tmp_path, said):
     tree = chaos.fake(tmp_path) / "Train_Sets"
     shutil.rmtree(tree / "MR/1/T1DUAL/DICOM_anon/OutPhase")

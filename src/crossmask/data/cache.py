@@ -24,7 +24,7 @@ from crossmask.data.images import read_image
 from crossmask.data.manifest import SEVERAL, Case, mask_files
 from crossmask.data.masks import read_mask
 from crossmask.data.volumes import is_volume, part_of, read_grid
-from crossmask.errors import CasesError, DataError
+from crossmask.errors import CallError, CasesError, DataError
 from crossmask.files import digest, file_digest, read_json, sentence_for_write_errors, write_json
 
 VERSION = 2
@@ -224,6 +224,8 @@ def load_into(
 
 def load(case: Case, settings: Settings) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """One case on the grid: image (C, H, W) in the store's precision, mask (H, W), and what was noticed."""
+    if settings.context:
+        raise CallError(f"data.context={settings.context} takes slices of volumes; for pictures it is 0.")
     planes, present, notes = [], [], set()
     native: tuple[int, int] | None = None
     spacing: tuple[float, ...] | None = None

@@ -78,9 +78,17 @@ def expand(
 
 def copies_of(case: Case, folder: Path, size: int, seed: int) -> list[Case]:
     """One picture's twenty-four copies."""
+    if len(case.images) > 1:
+        raise DataError(f"has {len(case.images)} pictures ({', '.join(case.images)}); copies are made of single ones.")
     pixels = read_image(next(iter(case.images.values())), channels=3).unit()
     picture = Image.fromarray(np.round(np.moveaxis(pixels, 0, -1) * 255).astype(np.uint8))
     mask = Image.fromarray(read_mask(case.mask)[0] * np.uint8(255)) if case.mask else None
+    if mask is not None and mask.size != picture.size:
+        of_mask, of_picture = (f"{one.size[0]}x{one.size[1]}" for one in (mask, picture))
+        raise DataError(
+            f"{case.mask}: the mask is {of_mask} pixels, its image {of_picture}; give the mask of this image in the "
+            "image's size."
+        )
     found = []
     for degrees in TURNS:
         turned = cropped(picture, degrees, size, Image.Resampling.BILINEAR)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from crossmask.data.manifest import Case
 from crossmask.data.near import joined
-from crossmask.data.split import UNUSED, draw, shuffled, unit
+from crossmask.data.split import LEARNT, UNUSED, draw, shuffled, unit
 from crossmask.errors import CallError, DataError
 
 
@@ -17,7 +17,8 @@ def add(
     """The cases with columns ``split:fold1`` ... ``split:fold<count>``: test for one share of the patients, train for
     the others. Same seed, same folds.
 
-    need: modalities that a case must have (and a mask) to take part; the other cases are put into the part ``rest``.
+    need: modalities that a case must have (and a mask) to take part; the other cases are put into the part ``rest``
+    (``unused`` in a fold that has another visit of the patient on the other side).
     Raises DataError if there are fewer patients than folds.
     """
     if count < 2:
@@ -35,10 +36,22 @@ def add(
     ids = {c.id for c in taking_part}
     found = []
     for case in cases:
-        own = fold_of[unit(case)] if case.id in ids else None
-        columns = {f"fold{n + 1}": rest if own is None else "test" if own == n else "train" for n in range(count)}
+        own = fold_of.get(unit(case))
+        columns = {}
+        for n in range(count):
+            of_patient = None if own is None else "test" if own == n else "train"
+            columns[f"fold{n + 1}"] = of_patient if of_patient and case.id in ids else beside(rest, of_patient)
         found.append(replace(case, splits={**case.splits, **columns}))
     return found
+
+
+def beside(rest: str, part: str | None) -> str:
+    """Where a case that takes no part goes whose patient does (by another visit): not to the other side of the split.
+
+    >>> beside("flair-only", None), beside("flair-only", "test"), beside("flair-only", "train"), beside("train", "test")
+    ('flair-only', 'flair-only', 'unused', 'unused')
+    """
+    return rest if part is None or (rest in LEARNT) == (part == "train") else UNUSED
 
 
 def parts(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossmask.core import number
-from crossmask.errors import CallError, DataError
+from crossmask.errors import CallError, DataError, ResourceError
 from crossmask.files import atomic
 
 LEVELS_MM = (8.0, 4.0, 2.0)  # voxel sizes that the search runs through; finer pictures are averaged down to them
@@ -120,8 +120,8 @@ def register(
     _check_result(one, other, facts, residual)
     note = _note(facts, residual, settled and settled_too)
     report = Report(str(fixed), str(moving), str(out), str(transform), residual_mm=residual, note=note, **facts)
-    _write(transform, lambda place: sitk.WriteTransform(motion, place))
     _write(out, lambda place: sitk.WriteImage(_resampled(one.image, other.image, motion), place))
+    _write(transform, lambda place: sitk.WriteTransform(motion, place))
     return report
 
 
@@ -405,6 +405,10 @@ def _write(path: Path, write: Callable[[str], None]) -> None:
     """Let SimpleITK write, and put the file under its name when it is whole."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / path.name
-        write(str(place))
+        try:
+            write(str(place))
+        except RuntimeError as error:  # SimpleITK's, of the folder for temporary files
+            why = " ".join(str(error).split())[:200]
+            raise ResourceError(f"{path}: could not be written ({why}); free some space in {folder}.") from error
         with atomic(path, "wb") as stream:
             stream.write(place.read_bytes())

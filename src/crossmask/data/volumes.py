@@ -374,7 +374,11 @@ def png_slices(folder: str, like: Grid3D) -> np.ndarray:
     if len(names) != like.shape[0] or len(files) != len(names):
         raise DataError(f"{folder}: holds {len(names)} PNG slices, its image {like.file} {like.shape[0]}; one a slice.")
     by_name = {name: place for place, name in enumerate(sorted(Path(f).name for f in files))}
-    planes = [np.asarray(Image.open(Path(folder) / names[by_name[Path(f).name]]).convert("L")) for f in files]
+    planes = []
+    for file in files:
+        place = Path(folder) / names[by_name[Path(file).name]]
+        with sentences(str(place)):
+            planes.append(np.asarray(Image.open(place).convert("L")))
     if {p.shape for p in planes} != {tuple(like.shape[1:])}:
         raise DataError(f"{folder}: its PNG slices are not as large as the slices of {like.file}.")
     return np.stack(planes)
