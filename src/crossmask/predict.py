@@ -18,7 +18,7 @@ from crossmask import parts
 from crossmask.core import Geometry, Prediction
 from crossmask.data import sides
 from crossmask.data.images import Picture, read_image
-from crossmask.data.volumes import SUFFIXES, is_volume
+from crossmask.data.volumes import SUFFIXES, is_volume, part_of
 from crossmask.errors import CallError, DataError
 from crossmask.files import read_json
 from crossmask.recipe import Recipe
@@ -371,12 +371,18 @@ def holds_volume(query: Query) -> bool:
 
 
 def stem(path: str | Path) -> str:
-    """A file's name without its ending ('.nii.gz' is one ending), a folder's name."""
-    name = Path(path).name
-    for ending in SUFFIXES:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return Path(path).stem
+    """A file's name without its ending ('.nii.gz' is one ending), with the number of a part; a folder's whole name
+    (UIDs are full of dots).
+
+    >>> stem("a/flair.nii.gz"), stem("4d.nii.gz#2"), stem("a.b.png")
+    ('flair', '4d_2', 'a.b')
+    """
+    file, number = part_of(path)
+    name = Path(file).name
+    if Path(file).is_dir():
+        return name
+    ending = next((e for e in SUFFIXES if name.lower().endswith(e)), Path(name).suffix)
+    return name.removesuffix(name[len(name) - len(ending) :]) + (f"_{number}" if number is not None else "")
 
 
 def as_picture(source: Any, channels: int) -> Picture:

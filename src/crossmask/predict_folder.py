@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from crossmask.core import Prediction
 from crossmask.data.images import IMAGE_SUFFIXES, overlay, write_picture, write_probability
 from crossmask.data.volumes import SUFFIXES, write_nifti
-from crossmask.errors import CallError, CrossmaskError
+from crossmask.errors import CallError, CrossmaskError, name_list
 from crossmask.files import atomic
 from crossmask.predict import Opened, Predictor, Query, holds_volume, stem
 from crossmask.predict_volumes import Opened3D, fullest
@@ -35,13 +36,28 @@ def queries_of(
         name, equals, _ = path.partition("=")
         if equals and name.isidentifier() and not Path(path).exists():
             raise CallError(f"'{name}' is no modality of this run; it has {', '.join(modalities)}.")
-    files = [file for path in paths for file in files_of(Path(path))]
-    stems = [stem(f) for f in files]
-    ids = [
-        s if stems.count(s) == 1 else "_".join([*f.parts[-3:-1], s]).strip("_/")
-        for s, f in zip(stems, files, strict=True)
+    files = list(dict.fromkeys(file for path in paths for file in files_of(Path(path))))
+    return [Query(i, f, text, side_convention) for i, f in zip(ids_of(files), files, strict=True)]
+
+
+def ids_of(files: Sequence[Path]) -> list[str]:
+    """The files' names; where two are equal, with as many folders in front as part them (in one folder: the ending).
+
+    >>> ids_of([Path("p1/img/01.png"), Path("p2/img/01.png"), Path("p2/img/02.png"), Path("p2/img/02.jpg")])
+    ['p1_img_01', 'p2_img_01', '02_png', '02_jpg']
+    """
+    beside = Counter((file.parent, stem(file).casefold()) for file in files)
+    names = [
+        f"{stem(f)}_{f.suffix[1:]}" if beside[f.parent, stem(f).casefold()] > 1 and f.suffix else stem(f) for f in files
     ]
-    return [Query(i, f, text, side_convention) for i, f in zip(ids, files, strict=True)]
+    ids = list(names)
+    for depth in range(1, max((len(f.parts) for f in files), default=1)):
+        counts = Counter(name.casefold() for name in ids)
+        for n, file in enumerate(files):
+            if counts[ids[n].casefold()] > 1:
+                folders = [part.strip("/") for part in file.parts[-1 - depth : -1]]
+                ids[n] = "_".join([*filter(None, folders), names[n]])
+    return ids
 
 
 def files_of(path: Path) -> list[Path]:
@@ -74,6 +90,10 @@ def predict_to_folder(
     ``predictions.csv``. Returns the table's rows and the faults.
     """
     out = Path(out)
+    names = Counter(file_name(query.id).casefold() for query in queries)
+    same = [query.id for query in queries if names[file_name(query.id).casefold()] > 1]
+    if same:
+        raise CallError(f"the masks of {name_list(same)} would have one file name; give these cases other ids.")
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     size = predictor.recipe.evaluate.batch
@@ -106,9 +126,13 @@ def predict_to_folder(
     return rows, faults
 
 
+def file_name(case: str) -> str:
+    return case.replace("/", "_")
+
+
 def write(out: Path, query: Query, opened: Opened, prediction: Prediction, probability: bool) -> dict[str, Any]:
     """One picture's files, and its row in the table."""
-    name = prediction.id.replace("/", "_")
+    name = file_name(prediction.id)
     mask = prediction.save(out / "masks" / f"{name}.png")
     write_picture(out / "overlays" / f"{name}.png", overlay(opened.picture, prediction.mask))
     if probability and prediction.probability is not None and prediction.probability.ndim == 2:
@@ -125,7 +149,7 @@ def write(out: Path, query: Query, opened: Opened, prediction: Prediction, proba
 
 def write_volume(out: Path, query: Query, volumes: Opened3D, prediction: Prediction, seg: bool) -> dict[str, Any]:
     """One volume's files (the overlay is the slice with most foreground), and its row in the table."""
-    name = prediction.id.replace("/", "_")
+    name = file_name(prediction.id)
     mask = prediction.save(out / "masks" / f"{name}.nii.gz")
     labels = volumes.grid.canonical(prediction.mask)
     place = fullest(labels)

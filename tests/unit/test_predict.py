@@ -22,7 +22,7 @@ from crossmask.data.masks import read_mask
 from crossmask.data.series import is_series
 from crossmask.errors import CallError, RunError
 from crossmask.evaluate import evaluate, others
-from crossmask.predict import Predictor, Query, at_zooms
+from crossmask.predict import Predictor, Query, at_zooms, stem
 from crossmask.predict_folder import files_of, predict_to_folder, queries_of
 from crossmask.run import Run
 from real_data import real
@@ -144,7 +144,22 @@ def test_same_stems_get_ids_of_their_own(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.new("L", (8, 8)).save(tmp_path / folder / "x.png")
-    assert len({q.id for q in queries_of([str(tmp_path)], None, None)}) == 2
+    assert [q.id for q in queries_of([str(tmp_path), str(tmp_path / "a" / "x.png")], None, None)] == ["a_x", "b_x"]
+    Image.new("L", (8, 8)).save(tmp_path / "b" / "X.jpg")
+    assert [q.id for q in queries_of([str(tmp_path)], None, None)] == ["x", "X_jpg", "x_png"]
+
+
+def test_a_series_keeps_its_uid(tmp_path: Path) -> None:
+    for uid in ("1.2.840.10.1", "1.2.840.10.2"):
+        (tmp_path / uid).mkdir()
+        assert stem(tmp_path / uid) == uid
+
+
+def test_two_cases_of_one_file_name_are_refused(predictor: Predictor, cases: list, tmp_path: Path) -> None:
+    image = cases[0].images[""]
+    with pytest.raises(CallError, match="the masks of a/b, A_b would have one file name"):
+        predict_to_folder(predictor, [Query("a/b", image, None, None), Query("A_b", image, None, None)], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_evaluate_writes_scores_that_recompute(predictor: Predictor, cases: list) -> None:
