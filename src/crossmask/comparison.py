@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ CONVENTION = (
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def gather(table: Table, folder: Path) -> dict[str, Any]:
-    """All numbers of the table, from the run folders alone."""
+def gather(table: Table, folder: Path, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """All numbers of the table, from the run folders alone. without: rows that are left out, with what is scored from
+    them."""
     by_name = {row.name: row for row in table.rows}
     frames = {
         row.name: frame_of(by_name[row.of or row.name], row.variant, row.split or table.split, folder)
+        if (row.of or row.name) not in without
+        else None
         for row in table.rows
     }
     reference = frames[table.reference]
@@ -224,7 +227,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
     for row in table.rows:
         one = result["rows"].get(row.name)
         if one is None:
-            lines.append(f"| {row.name} | not made yet |" + " |" * (len(heads) - 2))
+            why = "made with other settings" if (row.of or row.name) in result.get("unlike", ()) else "not made yet"
+            lines.append(f"| {row.name} | {why} |" + " |" * (len(heads) - 2))
             continue
         name = row.name if one["cases"] == cases else f"{row.name} ({one['cases']:,} cases)"
         cells = [name, *(told(one["estimates"].get(name)) for name in table.scores)]

@@ -77,12 +77,26 @@ def evaluate(
         chosen = chosen.without(chosen.faults)
     summary = summarise(predictor, chosen, rows, split, seed)
     summary["manifest"] = {"hash": manifests.fingerprint(cases), "trained_on": predictor.manifest["hash"]}
+    summary["manifest"]["read"] = manifests.fingerprint(cases, [*predictor.recipe.wordings, *text_variants])
+    summary["asked"] = asked(text_variants, subsets, shifts, seed)
     summary["gate"] = []
     if store is not None and predictor.gated:
         summary["gate"] = gates.pictures(predictor, chosen, store, rows, split)
     summary["examples"] = examples(predictor, chosen, store, rows, split)
     predictor.run.write_scores(split, rows, summary)
     return summary
+
+
+def asked(
+    text_variants: Sequence[str] = (), subsets: bool = True, shifts: Sequence[float] = (), seed: int = 0
+) -> dict[str, Any]:
+    """What a call of ``evaluate`` asked for, as the summary keeps it."""
+    return {
+        "text_variants": list(text_variants),
+        "subsets": subsets,
+        "shifts": [float(mm) for mm in shifts],
+        "seed": seed,
+    }
 
 
 def prepared(predictor: Predictor, chosen: Chosen) -> tuple[Chosen, Store | None]:

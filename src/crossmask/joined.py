@@ -110,8 +110,7 @@ def check_columns(recipe: Recipe, cases: Sequence[Case]) -> None:
     """The columns that the recipe reads must be there."""
     wording = recipe.data.text
     known = sorted({n for c in cases for n in c.texts})
-    reads = recipe.text["encoder"] is not None and wording is not None
-    if reads and wording not in known and (wording or known):
+    if recipe.wordings and wording not in known and (wording or known):
         shown = [f"text:{n}" if n else "text" for n in known]
         wanted = f"text:{wording}" if wording else "text"
         raise CallError(
@@ -186,6 +185,7 @@ def describe(run: Run, joined: Joined, cases: Sequence[Case], manifest: str, acc
     facts = {
         "file": os.path.basename(manifest),
         "hash": manifests.fingerprint(cases),
+        "read": manifests.fingerprint(cases, joined.recipe.wordings),
         "parts": dict(Counter(joined.split.parts.values())),
         "ungrouped": joined.split.ungrouped,
         "shared_groups": dict(joined.split.shared_groups),

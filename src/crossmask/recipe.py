@@ -117,6 +117,11 @@ class Recipe(Section):
             plain["data"][name] = asdict(changes) if changes is not None else None
         return plain
 
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """The columns of sentences that are read: one or none."""
+        return () if self.text["encoder"] is None or self.data.text is None else (self.data.text,)
+
     def options(self, section: str) -> tuple[str, dict[str, Any]]:
         """The name of the section's part and the options for its door."""
         chosen = dict(getattr(self, section))

@@ -15,10 +15,11 @@ from typing import Any
 from crossmask import cost, jobs, parts, significance
 from crossmask import recipe as recipes
 from crossmask.comparison import gather, markdown
+from crossmask.data import manifest as manifests
 from crossmask.data.manifest import Case
 from crossmask.data.split import make
 from crossmask.errors import CallError, DataError, name_list
-from crossmask.evaluate import evaluate
+from crossmask.evaluate import asked, evaluate
 from crossmask.figures import draw
 from crossmask.files import atomic, read_json, write_json
 from crossmask.joined import check_columns
@@ -27,7 +28,7 @@ from crossmask.progress import notice
 from crossmask.recipe import Recipe
 from crossmask.run import Run
 from crossmask.table import DONE, Row, Table, load, run_folder, runs_of, tries_path, try_folder
-from crossmask.train import flush_denormals, refuse_other_split, train
+from crossmask.train import flush_denormals, refuse_other_data, train
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def reproduce(
         for row in table.rows:
             for run in runs_of(row, folder)[:1] if row.of is None else ():
                 cost.of_run(run, device)
-    result = gather(table, folder) | {"overrides": list(overrides)}
+    unlike = [row.name for row in table.rows if row.of is None and row not in wanted and made_otherwise(work, row)]
+    result = gather(table, folder, without=unlike) | {"overrides": list(overrides), "unlike": unlike}
     write_json(folder / f"{table.name}.json", result)
     draw(table, cases, folder, device)
     text = markdown(table, result)
@@ -161,9 +163,21 @@ def make_beside(work: Work, rows: Sequence[Row], count: int) -> None:
 
 
 def score(work: Work, run: Run, split: str) -> None:
-    if not run.scores_path(split, ".json").is_file():
+    if not scored(work, run, split):
         notice(f"scoring {run.name} on '{split}'")
         evaluate(Predictor(run, device=work.device), work.cases, split, **work.table.evaluate)
+
+
+def scored(work: Work, run: Run, split: str) -> bool:
+    """Whether the run's scores are what the table asks for, of these sentences and files."""
+    if not run.scores_path(split, ".json").is_file():
+        return False
+    summary = run.summary(split)
+    wanted = asked(**work.table.evaluate)
+    wordings = [*recipes.check(run.recipe(), run.name).wordings, *wanted["text_variants"]]
+    same = {"asked": wanted, "read": manifests.fingerprint(work.cases, wordings)}
+    have = {"asked": summary.get("asked", wanted), "read": summary["manifest"].get("read", same["read"])}
+    return have == same
 
 
 def best_try(work: Work, row: Row) -> Mapping[str, Any]:
@@ -195,13 +209,25 @@ def trained(work: Work, resolved: Recipe, place: Path) -> Run:
         split = make(
             work.cases, name=data.split, selection=data.selection, labelled=data.labelled, seed=resolved.train.seed
         )
-        refuse_other_split(run, split.parts)
+        refuse_other_data(run, resolved, work.cases, split.parts)
         return run
     notice(f"training {place.name}")
     begun = (place / "recipe.yaml").is_file()
     run = train(resolved, work.cases, place, resume=begun, device=work.device, manifest=work.manifest)
     write_json(place / DONE, {"seconds": max((e.get("seconds", 0.0) for e in run.entries()), default=0.0)})
     return run
+
+
+def made_otherwise(work: Work, row: Row) -> bool:
+    """Whether a row that is there has runs of another recipe than this call's: no like for its rows."""
+    path = tries_path(work.folder, row)
+    setting = read_json(path)["setting"] if row.tries and path.is_file() else {}
+    places = [(fold, seed, run_folder(work.folder, row, seed, fold)) for fold in row.folds for seed in row.seeds]
+    return any(
+        not recipes.same(Run(place).recipe(), recipe_of(work, row, setting, seed, fold))
+        for fold, seed, place in places
+        if (place / DONE).is_file()
+    )
 
 
 def kept_setting(work: Work, name: str) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crossmask import checkpoint, parts, selection
 from crossmask.core import Progress, number
+from crossmask.data import manifest as manifests
 from crossmask.data.manifest import Case
 from crossmask.errors import CallError, Interrupted, ResourceError, RunError
 from crossmask.joined import Joined, describe, join
@@ -55,7 +56,7 @@ def train(
     with accelerator.main_process_first():
         joined = join(recipe, cases, accelerator, leave_out)
     if (run.folder / "split.csv").is_file():
-        refuse_other_split(run, joined.split.parts)
+        refuse_other_data(run, recipe, cases, joined.split.parts)
     torch.manual_seed(number(recipe.train.seed, "weights"))
     method = parts.method(recipe, joined.text_dim, teacher=checkpoint.frozen_teacher(recipe))
     refuse_idle_method(recipe, method)
@@ -96,8 +97,8 @@ def check_folder(run: Run, recipe: Recipe, resume: bool) -> None:
         raise RunError(f"{run.folder}: is not empty and holds no run; choose another folder.")
 
 
-def refuse_other_split(run: Run, parts: Mapping[str, str]) -> None:
-    """A run goes on, and is compared, on the split that it began with."""
+def refuse_other_data(run: Run, recipe: Recipe, cases: Sequence[Case], parts: Mapping[str, str]) -> None:
+    """A run goes on, and is compared, on the split and the sentences that it began with."""
     before = run.parts()
     moved = sorted(i for i, part in parts.items() if before.get(i, part) != part)
     what = f"it had {len(before)} cases, now {len(parts)}" if set(before) != set(parts) else ""
@@ -105,6 +106,11 @@ def refuse_other_split(run: Run, parts: Mapping[str, str]) -> None:
         what = what or f"'{moved[0]}' was in {before[moved[0]]}"
         raise RunError(
             f"{run.folder}: was begun on another split of the manifest ({what}); give that manifest, or another folder."
+        )
+    if run.manifest().get("read", "") not in ("", manifests.fingerprint(cases, recipe.wordings)):
+        raise RunError(
+            f"{run.folder}: was begun when the manifest had other sentences, files, groups or sides in some rows; give "
+            "that manifest, or another folder."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from crossmask.cli import app
 from crossmask.comparison import describe, deviations, gather, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, DataError, RunError
+from crossmask.evaluate import evaluate
 from crossmask.files import read_json, write_json
+from crossmask.predict import Predictor
 from crossmask.run import Run
 from crossmask.table import load, runs_of, slug
 
@@ -272,6 +275,42 @@ def test_another_recipe_in_the_folder_is_refused(made: tuple) -> None:
     tables.reproduce(str(path), cases, out, device="cpu")
     with pytest.raises(CallError, match="another recipe"):
         tables.reproduce(str(path), cases, out, overrides=["train.images=32"], device="cpu")
+
+
+def test_other_sentences_are_refused(made: tuple) -> None:
+    path, out, cases = made
+    tables.reproduce(str(path), cases, out, device="cpu")
+    place = next(n for n, c in enumerate(cases) if c.texts)
+    changed = [*cases[:place], cases[place].with_text("", "Something else."), *cases[place + 1 :]]
+    with pytest.raises(RunError, match="was begun when the manifest had other sentences, files, groups or sides"):
+        tables.reproduce(str(path), changed, out, device="cpu")
+
+
+def test_scores_made_in_another_way_are_made_anew(made: tuple, tmp_path: Path) -> None:
+    path, out, cases = made
+    text = tables.reproduce(str(path), cases, out, device="cpu")
+    shutil.copytree(out, tmp_path / "out")
+    run = Run(tmp_path / "out" / "alone-seed1")
+    before = run.scores_path("test", ".csv").read_text()
+    evaluate(Predictor(run), cases, "test", seed=1)  # other sentences for the variant 'other'
+    assert run.scores_path("test", ".csv").read_text() != before
+    assert tables.reproduce(str(path), cases, tmp_path / "out", device="cpu") == text
+    assert run.scores_path("test", ".csv").read_text() == before
+
+
+def test_rows_made_with_other_settings_are_not_compared(made: tuple, tmp_path: Path) -> None:
+    path, _, cases = made
+    plain = yaml.safe_load(path.read_text()) | {"cost": False, "figure": {}}
+    plain["rows"] = {"a": {}, "b": {"set": {"method.auxiliary": 0.0}}, "a, no sentence": {"of": "a", "variant": "none"}}
+    plain["compare"] = {"column": "dice", "with": "a"}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    table = str(tmp_path / "table.yaml")
+    tables.reproduce(table, cases, tmp_path / "out", only=["a"], device="cpu")
+    text = tables.reproduce(table, cases, tmp_path / "out", only=["b"], overrides=["train.images=32"], device="cpu")
+    assert text.count("made with other settings") == 2  # the row and its variant
+    made_now = read_json(tmp_path / "out" / "table.json")["rows"]
+    assert set(made_now) == {"b"}
+    assert "difference" not in made_now["b"]
 
 
 def test_unknown_tables_and_rows_are_named(made: tuple) -> None:

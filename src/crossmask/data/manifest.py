@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -272,8 +272,9 @@ def write(path: str | Path, cases: Iterable[Case]) -> Path:
     return path
 
 
-def fingerprint(cases: Iterable[Case]) -> str:
-    """A hash of what the rows say (paths by name alone, so that a moved folder keeps it)."""
+def fingerprint(cases: Iterable[Case], wordings: Collection[str] | None = None) -> str:
+    """A hash of what the rows say (paths by name alone, so that a moved folder keeps it). wordings: of what a run reads
+    of them, that is with these sentences alone and without the splits."""
     parts = []
     for case in cases:
         files = {k: Path(v).name for k, v in case.images.items()}
@@ -282,10 +283,10 @@ def fingerprint(cases: Iterable[Case]) -> str:
             (
                 case.id,
                 case.group,
-                sorted(case.splits.items()),
+                sorted(case.splits.items()) if wordings is None else None,
                 sorted(files.items()),
                 mask,
-                sorted(case.texts.items()),
+                sorted((k, v) for k, v in case.texts.items() if wordings is None or k in wordings),
                 case.text_origin,
                 case.side_convention,
                 case.spacing,
