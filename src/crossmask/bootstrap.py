@@ -114,7 +114,7 @@ def codes_of(groups: list[Any]) -> tuple[np.ndarray, str]:
     """(N,) group numbers, each unknown group its own, and the unit that this resamples."""
     seen: dict[Any, int] = {}
     codes = [seen.setdefault(("case", i) if g is None else ("group", g), len(seen)) for i, g in enumerate(groups)]
-    return np.array(codes), "groups" if any(g is not None for g in groups) else "cases"
+    return np.array(codes, dtype=int), "groups" if any(g is not None for g in groups) else "cases"
 
 
 def mean_of(sums: Columns, name: str) -> np.ndarray:

@@ -383,15 +383,17 @@ def describe(selection: Mapping[str, Any]) -> str:
 def told(estimate: Mapping[str, Any] | None) -> str:
     failed = (estimate or {}).get("failed")
     if estimate is None or estimate["value"] is None:
-        return "–" + (f", all {failed} failed" if failed else "")
+        return "–" + (f", all {failed} answers failed" if failed else "")
     digits = 3 if abs(estimate["value"]) <= 1 else 1
     text = f"{estimate['value']:.{digits}f}"
     if estimate["low"] is not None:
         text += f" [{estimate['low']:.{digits}f}, {estimate['high']:.{digits}f}]"
-    return text + (f", {failed} failed" if failed else "")
+    return text + (f", {failed} of {estimate['n'] + failed} answers failed" if failed else "")
 
 
 def signed(estimate: Mapping[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "–"
     if estimate["low"] is None:
         return f"{estimate['value']:+.3f}"
     return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"

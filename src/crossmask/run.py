@@ -133,4 +133,4 @@ class Run:
         path = self.scores_path(split, ".csv")
         if not path.is_file():
             raise RunError(f"{path}: there are no scores; run 'crossmask evaluate {self.folder} --split {split}'.")
-        return pd.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=True)
+        return pd.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=False, na_values=["", "nan"])

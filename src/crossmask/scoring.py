@@ -93,13 +93,20 @@ def pictures(
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
     size = predictor.recipe.evaluate.batch
     for name, asks in variants.items():
-        places = [i for i, ask in enumerate(asks) if ask is not None]
+        places = [i for i, ask in enumerate(asks) if ask is not None and answers(predictor, store.present[i], ask)]
         for start in range(0, len(places), size):
             some = places[start : start + size]
             masks = predict_pictures(predictor, chosen, store, some, [asks[i] or Ask() for i in some])
             for i, mask in zip(some, masks, strict=True):
                 truth = read_mask(str(chosen.cases[i].mask), labels=predictor.settings.labels)[0]
                 yield name, i, scores_of(predictor, mask, truth)
+
+
+def answers(predictor: Predictor, present: Sequence[bool], ask: Ask) -> bool:
+    """Whether something is left to answer from: a modality that is there, and the branch's own."""
+    names = list(predictor.settings.modalities)
+    there = {name for name, own in zip(names, present, strict=True) if own} - set(ask.without)
+    return bool(there) if ask.branch is None else names[ask.branch] in there
 
 
 def predict_pictures(
@@ -127,26 +134,34 @@ def volumes(predictor: Predictor, chosen: Chosen, variants: Variants) -> Iterato
     read goes into ``chosen.faults``."""
     for i, case in enumerate(chosen.cases):
         try:
-            opened = predict_volumes.open_case(predictor, case.images)
-            truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
-        except DataError as error:
+            asked = {name: asks[i] for name, asks in variants.items()}
+            found = list(of_volume(predictor, case, asked))
+        except DataError as error:  # a slice that cannot be used may come late
             chosen.faults[case.id] = str(error)
             continue
-        spacing = None if opened.grid.is_identity else opened.grid.spacing
-        there = {n for n, v in zip(predictor.settings.modalities, opened.volumes, strict=True) if v is not None}
-        for name, asks in variants.items():
-            ask = asks[i]
-            if ask is None or not there - set(ask.without):
-                continue
-            mask, _ = predict_volumes.segment(
-                predictor,
-                opened.shifted(ask.shift_mm),
-                ask.text,
-                convention_of(case, predictor.recipe.data.sides),
-                without=ask.without,
-                branch=ask.branch,
-            )
-            yield name, i, scores_of(predictor, mask, truth, spacing)
+        yield from ((name, i, scores) for name, scores in found)
+
+
+def of_volume(
+    predictor: Predictor, case: Case, asked: Mapping[str, Ask | None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A case's scores under each variant."""
+    opened = predict_volumes.open_case(predictor, case.images)
+    truth = read_labels(str(case.mask), opened.grid, predictor.settings.labels)[0]
+    spacing = None if opened.grid.is_identity else opened.grid.spacing
+    present = [volume is not None for volume in opened.volumes]
+    for name, ask in asked.items():
+        if ask is None or not answers(predictor, present, ask):
+            continue
+        mask, _ = predict_volumes.segment(
+            predictor,
+            opened.shifted(ask.shift_mm),
+            ask.text,
+            convention_of(case, predictor.recipe.data.sides),
+            without=ask.without,
+            branch=ask.branch,
+        )
+        yield name, scores_of(predictor, mask, truth, spacing)
 
 
 def slice_of(predictor: Predictor, case: Case, ask: Ask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

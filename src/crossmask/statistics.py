@@ -216,8 +216,8 @@ def paired_difference(
 ) -> Estimate:
     """``second`` minus ``first`` over the cases that both tables hold, with a 95 % interval.
 
-    ``column``: any numeric column of both tables, for the mean of the per-case differences (a case counts
-    only if it is finite in both); or ``dice_pooled``, ``iou_pooled`` (``precision_``, ``recall_``, also as
+    ``column``: any numeric column of both tables (``hd95_pooled`` is one), for the mean of the per-case differences (a
+    case counts only if it is finite in both); or ``dice_pooled``, ``iou_pooled`` (``precision_``, ``recall_``, also as
     ``"<class>/dice_pooled"``) for the difference of the pooled scores. Cases are matched by ``id`` as text.
     Groups are those of ``first``, and of ``second`` where ``first`` does not know; resampled as in
     ``summarise``, both tables by the same draws.
@@ -231,7 +231,7 @@ def paired_difference(
     check_call(resamples, 0.95)
     first, second = of_both(first, second)
     scope, _, name = column.rpartition("/")
-    if not name.endswith("_pooled"):
+    if column in first.columns or not name.endswith("_pooled"):
         columns = summable("x", numbers(second, column) - numbers(first, column))
         statistics: Callable[[Columns], Columns] = _mean_only
     else:

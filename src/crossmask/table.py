@@ -36,7 +36,7 @@ import yaml
 from crossmask import recipe as recipes
 from crossmask import rooms
 from crossmask.errors import CallError, name_list
-from crossmask.files import read_json
+from crossmask.files import read_json, read_text
 from crossmask.run import Run
 
 DONE = "reproduced.json"  # in a run folder: trained whole, with this recipe
@@ -92,7 +92,10 @@ def load(name: str) -> Table:
     path = Path(name) if Path(name).is_file() else known.get(name)
     if path is None:
         raise CallError(f"no table '{name}'{rooms.near_miss(name, known)} There are: {name_list(known, shown=40)}.")
-    plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        plain = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise CallError(f"{path}: is not readable YAML ({' '.join(str(error).split())}).") from error
     try:
         rows = tuple(
             Row(
@@ -134,7 +137,11 @@ def load(name: str) -> Table:
     except (KeyError, TypeError, AttributeError) as error:
         raise CallError(f"{path}: is no table: {type(error).__name__} {error}; see 'tables/' for the form.") from error
     names = [row.name for row in rows]
-    for wanted in [table.reference, *(w for r in rows for w in (r.of, r.teacher, r.like, r.against) if w)]:
+    for wanted in [
+        table.reference,
+        *table.figure.get("rows", ()),
+        *(w for r in rows for w in (r.of, r.teacher, r.like, r.against) if w),
+    ]:
         if wanted not in names:
             raise CallError(f"{path}: the row '{wanted}' is named but not there; there are {name_list(names)}.")
     for place, row in enumerate(rows):

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from crossmask.cli import app
-from crossmask.compare import compare
+from crossmask.compare import compare, text
 from crossmask.errors import CallError, RunError
 from crossmask.run import Run
 
@@ -46,6 +46,29 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert compare([b, a])["differences"][0]["value"] == pytest.approx(-0.1)
     assert compare([a, b], variant="none")["scores"]["a"]["dice_mean"]["value"] == pytest.approx(0.35)
     assert compare([a, b], column="dice_pooled")["differences"][0]["value"] > 0
+
+
+def test_distances_are_compared_and_none_is_told(tmp_path: Path) -> None:
+    a, b, c = (run(tmp_path / name, [0.5, 0.6, 0.7]) for name in "abc")
+    for folder, values in ((a, [1.0, 2.0, 4.0]), (b, [2.0, 3.0, 5.0]), (c, [float("inf")] * 3)):
+        table = pd.read_csv(Run(folder).scores_path("test", ".csv"))
+        table["hd95_pooled"] = [v for v in values for _ in range(2)]
+        Run(folder).write_scores("test", table.to_dict("records"), {})
+    (pair,) = compare([a, b], column="hd95_pooled")["differences"]
+    assert pair["value"] == pytest.approx(1.0)
+    assert text(compare([a, c], column="hd95_pooled")).endswith("c minus a: –")
+
+
+def test_what_a_manifest_calls_none_is_no_missing_value(tmp_path: Path) -> None:
+    made = run(tmp_path / "a", [0.5, 0.6])
+    table = pd.read_csv(Run(made).scores_path("test", ".csv"))
+    table["id"], table["stratum:site"] = table["id"].replace({"c0": "NA", "c1": "null"}), "None"
+    table.loc[0, "dice"] = float("nan")
+    Run(made).write_scores("test", table.to_dict("records"), {})
+    read = Run(made).cases("test")
+    assert set(read.id) == {"NA", "null"}
+    assert set(read["stratum:site"]) == {"None"}
+    assert read.dice.isna().tolist() == [True, False, False, False]
 
 
 def test_three_runs_give_three_pairs_and_names_of_their_own(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from crossmask import reproduce as tables
 from crossmask.cli import app
 from crossmask.comparison import describe, deviations, gather, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
-from crossmask.errors import CallError, DataError, RunError
+from crossmask.errors import CallError, CrossmaskError, DataError, RunError
 from crossmask.evaluate import evaluate
 from crossmask.files import read_json, write_json
 from crossmask.predict import Predictor
@@ -313,6 +313,16 @@ def test_rows_made_with_other_settings_are_not_compared(made: tuple, tmp_path: P
     assert "difference" not in made_now["b"]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("rows: [", "is not readable YAML"), (b"\xff\xfe\xff", "bad.yaml"), ("title: x", "is no table: KeyError 'rows'")],
+)
+def test_a_table_that_cannot_be_read_is_a_sentence(tmp_path: Path, text: str | bytes, told: str) -> None:
+    (tmp_path / "bad.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CrossmaskError, match=told):
+        load(str(tmp_path / "bad.yaml"))
+
+
 def test_unknown_tables_and_rows_are_named(made: tuple) -> None:
     path, out, cases = made
     with pytest.raises(CallError, match="did you mean 'semi-cml-table'"):
@@ -327,6 +337,7 @@ def test_unknown_tables_and_rows_are_named(made: tuple) -> None:
         ({"folds": ["grouped"]}, "no column 'split:grouped'"),
         ({"evaluate": {"text_variants": ["lies"]}}, "no column 'text:lies', which is a variant"),
         ({"set": {"model.depth": 3}}, "depth"),
+        ({"figure": {"cases": 3, "rows": ["alnoe"]}}, r"the row 'alnoe' is named but not there"),
         ({"asks": {"train.init": "a run to start from"}}, r"table late needs train.init=...: a run to start from"),
     ],
 )
@@ -416,8 +427,10 @@ def test_every_row_of_a_shipped_table_is_a_sound_recipe(name: str, tmp_path: Pat
 
 def test_what_failed_throughout_and_what_chose_is_said() -> None:
     nothing = {"value": None, "low": None, "high": None, "failed": 3}
-    assert told(nothing) == "–, all 3 failed"
-    assert told(nothing | {"value": 4.0, "low": 3.0, "high": 5.0, "failed": 1}) == "4.0 [3.0, 5.0], 1 failed"
+    assert told(nothing) == "–, all 3 answers failed"
+    some = nothing | {"value": 4.0, "low": 3.0, "high": 5.0, "failed": 1, "n": 8}
+    assert told(some) == "4.0 [3.0, 5.0], 1 of 9 answers failed"
+    assert signed(nothing) == "–"
     chosen = {"by": "dice_both", "cases": 286, "part": "selection"}
     assert describe(chosen | {"keep": "best"}) == "chosen by dice_both on 286 cases (selection)"
     assert (

@@ -24,6 +24,7 @@ from crossmask.evaluate import evaluate
 from crossmask.predict import Predictor, Query
 from crossmask.predict_folder import predict_to_folder
 from crossmask.predict_volumes import along_columns, open_case, segment
+from crossmask.scoring import Ask, answers
 from crossmask.train import train
 
 SHAPE = (22, 26, 7)  # x, y, z
@@ -268,10 +269,38 @@ def test_scoring_goes_on_after_a_bad_volume(run: Any, cases: list[Case], tmp_pat
     cut = write(tmp_path, "cut", 12)
     whole = Path(cut.images["t1"]).read_bytes()
     Path(cut.images["t1"]).write_bytes(whole[: len(whole) // 2])
-    summary = evaluate(Predictor(run), [replace(c, splits={"": "outside"}) for c in (cut, good)], "outside")
-    assert summary["left_out"] == {"not readable": 1}
-    assert set(summary["faults"]) == {"cut"}
+    holed = write(tmp_path, "holed", 13)
+    stored = nib.load(holed.images["flair"])
+    values = stored.get_fdata(dtype=np.float32)
+    values[0, 0, -1] = np.nan  # noticed when its slice is reached
+    nib.save(nib.Nifti1Image(values, stored.affine), holed.images["flair"])
+    summary = evaluate(Predictor(run), [replace(c, splits={"": "outside"}) for c in (cut, holed, good)], "outside")
+    assert summary["left_out"] == {"not readable": 2}
+    assert set(summary["faults"]) == {"cut", "holed"}
     assert set(run.cases("outside").id) == {"good"}
+
+
+def test_a_case_without_a_rows_modality_takes_no_part_in_it(run: Any, tmp_path: Path) -> None:
+    whole, lacking = write(tmp_path, "whole", 21), write(tmp_path, "lacking", 22)
+    lacking = replace(lacking, images={"flair": lacking.images["flair"]})
+    evaluate(Predictor(run), [replace(c, splits={"": "lacking"}) for c in (whole, lacking)], "lacking")
+    cases = run.cases("lacking")
+    by_variant = {name: set(rows.id) for name, rows in cases.groupby("variant")}
+    assert by_variant["right"] == by_variant["modalities: flair"] == by_variant["branch: flair"] == {"whole", "lacking"}
+    assert by_variant["modalities: t1"] == by_variant["branch: t1"] == {"whole"}
+
+
+@pytest.mark.parametrize(
+    ("present", "ask", "there"),
+    [
+        ((True, True), Ask(), True),
+        ((True, False), Ask(without=("flair",)), False),
+        ((True, False), Ask(branch=1), False),
+        ((False, True), Ask(branch=1), True),
+    ],
+)
+def test_what_is_left_to_answer_from(run: Any, present: tuple[bool, bool], ask: Ask, there: bool) -> None:
+    assert answers(Predictor(run), present, ask) == there
 
 
 def test_shifts_move_by_millimetres() -> None:
