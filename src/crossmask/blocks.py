@@ -219,7 +219,7 @@ class SubPixelHead(nn.Module):
         super().__init__()
         width = width or max(channels // 4, 8)
         self.expand = nn.Conv2d(channels, width * factor**2, 3, padding=1)
-        with torch.no_grad():  # all sub-pixels start as one filter, so the first maps show no grid (ICNR)
+        with torch.no_grad():  # all sub-pixels start as one filter (ICNR), each with a bias of its own
             first = self.expand.weight[:: factor**2].clone()
             self.expand.weight.copy_(first.repeat_interleave(factor**2, 0))
         self.shuffle = nn.PixelShuffle(factor)

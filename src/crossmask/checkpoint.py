@@ -65,12 +65,22 @@ def frozen_teacher(recipe: Recipe) -> Any:
     return method.requires_grad_(False)
 
 
+COUNTED = ("updates", "pool")  # what a method counts while it learns: not another run's
+
+
 def start_from(method: Any, run: Run) -> None:
-    """Another run's weights, wherever name and shape agree (fine-tuning)."""
+    """The weights with which another run answers, wherever name and shape agree (fine-tuning): of its averaged copy, if
+    it has one, for the network and the averaged copy here."""
     tensors, _ = read(run.checkpoint("best"))
     state = {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")}
+    answers = "averaged." if any(k.startswith("averaged.") for k in state) else "network."
     own = method.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape and k != "updates"}
+    fitting = {}
+    for name, value in own.items():
+        part, _, rest = name.partition(".")
+        told = state.get(answers + rest if part in ("network", "averaged") else name)
+        if told is not None and told.shape == value.shape and name not in COUNTED:
+            fitting[name] = told
     if not fitting:
         raise RunError(f"train.init: no weight of {run.folder} fits this recipe's network; use the same network.")
     method.load_state_dict(fitting, strict=False)

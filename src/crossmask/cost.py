@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,8 +46,7 @@ def measure(run: Run, *, device: str = "cpu", repeats: int = 15) -> dict[str, An
     mask = None if text is None else torch.ones(1, TOKENS, dtype=torch.bool, device=device)
     image = torch.rand(1, channels, *size, device=device).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        # The plain form of attention is matrix products, which are counted; fused kernels may not be.
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        with counted() as counter:
             method.predict(image, text, mask)
         times = [seconds(lambda: method.predict(image, text, mask), device) for _ in range(repeats + 1)]
     found |= {"gflops": counter.get_total_flops() / 1e9, "ms": 1000 * statistics.median(times[1:])}
@@ -56,6 +57,19 @@ def measure(run: Run, *, device: str = "cpu", repeats: int = 15) -> dict[str, An
     batch = random_batch(recipe, width, device)
     kept = max(kept_bytes(learner, batch, Progress(0, 0, fraction)) for fraction in (0.0, 1.0))  # of either stage
     return found | {"step_mib": (kept + 16 * learning) / MIB}
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[FlopCounterMode]:
+    """Count operations, with attention and torch's own transformer layers in their plain form: matrix products are
+    counted, fused kernels are not."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def random_batch(recipe: Recipe, width: int | None, device: str) -> Batch:
@@ -90,12 +104,13 @@ def seconds(call: Any, device: str) -> float:
 
 def kept_bytes(module: Any, *inputs: Any, **options: Any) -> int:
     """What the backward pass of a module's call needs: the sizes of all distinct saved tensors that are no weights."""
-    weights = {p.data_ptr() for p in module.parameters()}
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     seen: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
-        if x.data_ptr() not in weights:
-            seen[x.data_ptr()] = x.untyped_storage().nbytes()
+        storage = x.untyped_storage()  # two slices of one tensor keep it once
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):

@@ -245,11 +245,17 @@ def from_timm(name: str) -> Callable[[int, str], Pyramid]:
     return make
 
 
+def statistics_of(body: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the pictures that a timm network was trained on."""
+    told = getattr(body, "pretrained_cfg", None) or {}
+    return tuple(told.get("mean", IMAGENET[0])), tuple(told.get("std", IMAGENET[1]))
+
+
 class TimmPyramid(Pyramid):
     """timm's ``features_only`` network behind the same face; its parts are not split into stages."""
 
     def __init__(self, body: nn.Module, wanted: list[int], channels: list[int], inputs: int) -> None:
-        super().__init__(nn.Identity(), [nn.Identity()] * 4, channels, inputs=inputs, statistics=IMAGENET)
+        super().__init__(nn.Identity(), [nn.Identity()] * 4, channels, inputs=inputs, statistics=statistics_of(body))
         self.body, self.wanted = body, wanted
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -287,8 +287,9 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
         if accelerator.is_main_process:
             checkpoint.save_weights(run, "best", method, state, joined.text_dim)
         return
+    one_state(method, accelerator)
     counts = selection.counts(joined, method, whole=False)
-    threshold, scores = selection.best_threshold(counts, settings.select_by)
+    threshold, scores = of_first(selection.best_threshold(counts, settings.select_by), accelerator)
     score = scores[settings.select_by]
     method.after_validation(score)
     better = score > state["best"]
@@ -314,6 +315,22 @@ def validate(run: Run, joined: Joined, method: Any, accelerator: Any, state: dic
         f"step {state['step']}: selection dice_mean {scores['dice_mean']:.4f}, dice_pooled {scores['dice_pooled']:.4f}"
         f" at threshold {threshold}" + (" (best so far)" if better else "")
     )
+
+
+def one_state(method: Any, accelerator: Any) -> None:
+    """Each process counts normalisation statistics of its own; from here on all have the first one's."""
+    if accelerator.num_processes > 1:
+        for buffer in method.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def of_first(found: Any, accelerator: Any) -> Any:
+    """The first process's value, so that all stop at one step."""
+    if accelerator.num_processes == 1:
+        return found
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([found])[0]
 
 
 def tensorboard(run: Run) -> Any:

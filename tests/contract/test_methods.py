@@ -14,6 +14,8 @@ from torch import Tensor
 
 from crossmask import rooms
 from crossmask.core import Batch, Labelled, Progress, Unlabelled
+from crossmask.errors import CallError
+from crossmask.methods.supervised import dropout_switched
 from crossmask.parts import Maker
 
 NAMES = rooms.names("method")
@@ -271,3 +273,26 @@ def test_cct_follows_an_answer_without_dropout() -> None:
     one(batch(unlabelled=2), Progress(0, 0, 0.5))
     assert seen == [(True, True), (False, False)]  # the labelled answer, then the target
     assert layer.training
+
+
+def test_distilling_does_not_fade_with_the_temperature() -> None:
+    given = batch(name="distill")
+    norms = []
+    for temperature in (4.0, 8.0):
+        one = method("distill", {"temperature": temperature, "ema": 0.0}).train()
+        one(given, Progress(0, 0, 0.5))["distill"].backward()
+        norms.append(float(torch.stack([w.grad.norm() for w in one.network.parameters() if w.grad is not None]).norm()))
+    assert norms[1] == pytest.approx(norms[0], rel=0.2)  # without T^2 it would be a quarter
+
+
+def test_mean_teacher_without_a_teacher_is_refused() -> None:
+    with pytest.raises(CallError, match="method 'mean-teacher' needs its averaged teacher"):
+        method("mean-teacher", {"ema": 0})
+
+
+def test_dropout_inside_torchs_transformer_is_switched_too() -> None:
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True).train()
+    x = torch.randn(2, 3, 8)
+    with dropout_switched(layer, False):
+        torch.testing.assert_close(layer(x), layer(x))
+    assert not torch.equal(layer(x), layer(x))

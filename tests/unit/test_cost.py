@@ -19,6 +19,25 @@ def test_what_the_backward_pass_keeps() -> None:
     assert cost.kept_bytes(both, torch.randn(4, 10)) == 4 * (10 + 20) * 4
 
 
+def test_two_slices_of_one_tensor_keep_it_once() -> None:
+    class Halves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, two = x.exp().split(5, 1)
+            return one * two
+
+    assert cost.kept_bytes(Halves(), torch.randn(4, 10, requires_grad=True)) == 4 * 10 * 4
+
+
+def test_torchs_transformer_layers_are_counted() -> None:
+    tokens, width, hidden = 6, 8, 16
+    layer = nn.TransformerEncoderLayer(width, 2, hidden, batch_first=True).eval()
+    with torch.inference_mode(), cost.counted() as counter:
+        layer(torch.randn(1, tokens, width))
+    products = 4 * tokens * width * width + 2 * tokens * tokens * width + 2 * tokens * width * hidden
+    assert counter.get_total_flops() == 2 * products
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_a_runs_costs(trained: Path) -> None:
     run = Run(trained)
     found = cost.of_run(run, "cpu")

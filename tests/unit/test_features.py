@@ -70,11 +70,24 @@ def test_the_second_call_encodes_nothing(tmp_path):
     made = table(first, SENTENCES, tmp_path)
     assert len(first.seen) == 4
     assert len(shards(tmp_path)) == 1
-    assert shards(tmp_path)[0].parent.name == first.fingerprint
+    assert shards(tmp_path)[0].parent.parent == tmp_path
     again = table(second, SENTENCES[::-1], tmp_path)
     assert second.seen == []
     same(made, again)
     same(made, table(Counting(), SENTENCES, None))
+
+
+def test_a_sentences_states_do_not_depend_on_the_others(tmp_path):
+    """In a batch the last bits of a transformer's states depend on what stands beside; so each is encoded alone."""
+
+    class Beside(Counting):
+        def encode(self, sentences):
+            return [state + len(sentences) for state in self.inner.encode(sentences)]
+
+    few = table(Beside(), SENTENCES[:1], tmp_path / "few")
+    many = table(Beside(), SENTENCES, tmp_path / "many")
+    row = many.lookup(SENTENCES[0])
+    assert np.array_equal(few.tokens[0][few.mask[0]], many.tokens[row][many.mask[row]])
 
 
 def test_only_new_sentences_are_encoded(tmp_path):

@@ -236,6 +236,7 @@ import os, sys, warnings
 import torch
 import torch.distributed as dist
 from crossmask.blocks import Alignment
+from crossmask.models.gloria import longest
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
@@ -261,6 +262,7 @@ for wanted, targets in zip(alone, names):
     found = run(slice(rank * 6 // world, (rank + 1) * 6 // world), targets)
     dist.all_reduce(found)
     torch.testing.assert_close(found / world, wanted)
+assert longest(3 + rank, torch.device("cpu")) == 3 + world - 1
 dist.barrier()
 print("equal", flush=True)
 os._exit(0)

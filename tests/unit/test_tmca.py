@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossmask.blocks import pad_to_stride
+from crossmask.models import crossvlt
 from crossmask.models.tmca import TargetAlignment, build, info_nce
 
 
@@ -68,6 +71,23 @@ def test_empty_masks_weigh_nothing_and_stay_finite() -> None:
     for given in (torch.zeros_like(mask), torch.ones_like(mask)):
         assert loss_of(net, image, text, seen, ids, given).isfinite()
     assert loss_of(net, image[:1], text[:1], seen[:1], ids[:1], mask[:1]) == 0
+
+
+@pytest.mark.parametrize("make", [build, crossvlt.build])
+def test_odd_sizes_keep_the_target_where_it_is(make: Any) -> None:
+    """The maps are the padded picture's, and so is the mask that is laid over them."""
+    torch.manual_seed(0)
+    options = {"weigh_by": "text"} if make is build else {}
+    net = make(channels=(1,), classes=1, text_dim=12, encoder="tiny", weights="none", **options).eval()
+    image, text, seen, ids, mask = batch()
+    image, mask = image[..., :50, :40], mask[..., :50, :40]
+    padded = pad_to_stride(mask[:, None].float())[:, 0].long()
+    assert padded.shape[-2:] == (64, 64)
+    losses = []
+    for picture, target in ((image, mask), (pad_to_stride(image), padded)):
+        _, features = net(picture, text, seen, features=True)
+        losses.append(sum(net.auxiliary(features, target, text, seen, ids).values()))
+    torch.testing.assert_close(losses[0], losses[1])
 
 
 def test_a_sentence_without_target_is_pushed_away() -> None:

@@ -158,13 +158,19 @@ def test_another_split_in_the_folder_is_refused(tiny_recipe: Path, cases: list, 
         train(recipe.load(tiny_recipe), aside, tmp_path / "run", resume=True, device="cpu")
 
 
-def test_fine_tuning_starts_from_the_other_run(tiny_recipe: Path, cases: list, trained: Path, tmp_path: Path) -> None:
-    """At a vanishing rate the fine-tuned network is the one it started from."""
-    chosen = recipe.load(tiny_recipe, [f"train.init={trained}", "train.images=8", "train.lr=1e-12", "train.lr_min=0"])
-    run = train(chosen, cases, tmp_path / "tuned", device="cpu")
-    before, after = weights(Run(trained), "best"), weights(run)
-    name = "method.network.decoder.head.classify.weight"
-    torch.testing.assert_close(before[name], after[name])
+@pytest.mark.parametrize(("source", "own"), [(0, 0.9), (0.9, 0), (0.9, 0.9)])
+def test_fine_tuning_starts_from_what_answers(
+    tiny_recipe: Path, cases: list, tmp_path: Path, source: float, own: float
+) -> None:
+    still = ["train.images=8", "train.lr=1e-12", "train.lr_min=0", f"method.ema={own}"]
+    before = train(recipe.load(tiny_recipe, [f"method.ema={source}"]), cases, tmp_path / "one", device="cpu")
+    after = train(
+        recipe.load(tiny_recipe, [*still, f"train.init={before.folder}"]), cases, tmp_path / "two", device="cpu"
+    )
+    name = "network.decoder.head.classify.weight"
+    answering = weights(before, "best")[f"method.{name if source == 0 else name.replace('network', 'averaged')}"]
+    for kind in ("network", *(["averaged"] if own else [])):
+        torch.testing.assert_close(weights(after)[f"method.{name.replace('network', kind)}"], answering)
 
 
 def test_a_loss_that_is_not_finite_is_refused(tiny_recipe: Path, cases: list, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Distillation: a network that sees one modality learns from a trained one that sees all.
 
 Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015; the seed of Semi-CML (section
-5.2) names it as the remedy for two branches' memory. stated: softened probabilities at a temperature, beside the
-labels.
+5.2) names it as the remedy for two branches' memory. stated: softened probabilities at a temperature T, beside the
+labels; the term times T^2, so that its gradients do not shrink with T.
 reconstructed: cross entropy to the teacher's softened answer on labelled and unlabelled cases alike, pixel by pixel;
 the teacher sees the weak view, the student the strong one.
 """
@@ -55,7 +55,8 @@ class Distill(Supervised):
         with torch.no_grad():
             target = probabilities(answer(seen, given.text, given.text_mask, given.present) / self.temperature)
         logits = self.network(learnt[:, self.own], given.text, given.text_mask, None)
-        return soft_terms(logits / self.temperature, target, torch.ones_like(target[:, 0]))
+        soft = soft_terms(logits / self.temperature, target, torch.ones_like(target[:, 0]), dice=0.0)
+        return self.temperature**2 * soft
 
     def predict(
         self,
@@ -82,8 +83,7 @@ def build(
     ema: float = 0.99,
 ) -> Distill:
     """teacher: the trained run (train.teacher). modality: which of data.modalities the student sees, from 0. distill:
-    weight
-    of the teacher's answer. temperature: how soft it is. The rest as in 'supervised'."""
+    weight of the teacher's answer. temperature: how soft it is. The rest as in 'supervised'."""
     channels = tuple(make.channels)  # type: ignore[attr-defined]
     if not 0 <= modality < len(channels):
         raise CallError(f"method.modality={modality}: data.modalities names {len(channels)}, counted from 0.")

@@ -8,11 +8,13 @@ deviates: the average is over the whole state, normalisation statistics too; two
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossmask.core import Batch, Progress
+from crossmask.errors import CallError
 from crossmask.losses import Over, consistency, probabilities, ramp
 from crossmask.methods.supervised import Supervised
 
@@ -24,15 +26,18 @@ class MeanTeacher(Supervised):
 
     def __init__(self, network: nn.Module, *, consistency: float, warmup: float, **supervised: float | str) -> None:
         super().__init__(network, **supervised)  # type: ignore[arg-type]
+        if self.averaged is None:
+            raise CallError("method 'mean-teacher' needs its averaged teacher; give method.ema a value such as 0.99.")
         self.consistency, self.warmup = consistency, warmup
 
     def forward(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         terms = self.labelled_terms(batch.labelled)
         other = batch.unlabelled
-        if other is None or self.averaged is None:
+        if other is None:
             return terms
+        teacher: Any = self.averaged
         with torch.no_grad():
-            target = probabilities(self.averaged(other.weak, other.text, other.text_mask, other.present))
+            target = probabilities(teacher(other.weak, other.text, other.text_mask, other.present))
         guess = probabilities(self.network(other.strong, other.text, other.text_mask, other.present))
         weight = self.consistency * ramp(progress.fraction, self.warmup)
         return terms | {"consistency": weight * consistency(guess, target)}

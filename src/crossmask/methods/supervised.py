@@ -20,7 +20,7 @@ from crossmask.losses import Over, cross_entropy, dice_loss
 @contextmanager
 def dropout_switched(module: nn.Module, active: bool) -> Iterator[None]:
     """Dropout on or off for a while, everything else as it is."""
-    layers = [m for m in module.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    layers = [m for m in module.modules() if isinstance(m, nn.Dropout | nn.Dropout2d | nn.MultiheadAttention)]
     before = [layer.training for layer in layers]
     for layer in layers:
         layer.train(active)

@@ -69,7 +69,7 @@ class PixelTextAlignment(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, maps: Sequence[Tensor], mask: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        target = (mask > 0).float()[:, None]
+        target = pad_to_stride((mask > 0).float()[:, None])  # as the picture whose maps these are
         told = text_mask.any(1).float()
         scale = self.log_scale.exp().clamp(max=100.0)
         pooled = masked_mean(text, text_mask)

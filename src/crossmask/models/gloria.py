@@ -73,6 +73,16 @@ def word_region_likeness(regions: Tensor, words: Tensor, mask: Tensor) -> Tensor
     return torch.stack(found, 1)
 
 
+def longest(length: int, device: torch.device) -> int:
+    """The greatest of all processes' lengths."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return length
+    most = torch.tensor(length, device=device)
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
+    return int(most)
+
+
 class GLoRIAStyle(PyramidSegmenter):
     def __init__(self, alignment: Alignment | None, **parts: Any) -> None:
         super().__init__(**parts)
@@ -89,6 +99,8 @@ class GLoRIAStyle(PyramidSegmenter):
         told = text_mask | (
             torch.arange(text_mask.shape[1], device=text.device) == 0
         )  # a row of its own, left out below
+        more = longest(told.shape[1], told.device) - told.shape[1]  # each process cuts to its own longest sentence
+        words, told = F.pad(words, (0, 0, 0, more)), F.pad(told, (0, more))
         likeness = word_region_likeness(gathered(regions), gathered(words), gathered(told))
         same, valid = gathered(text_id), gathered(text_mask.any(1))
         own = torch.eye(len(same), device=text.device)

@@ -38,6 +38,7 @@ from crossmask.blocks import (
     NoText,
     PyramidSegmenter,
     gathered,
+    pad_to_stride,
 )
 
 WIDTH = 256
@@ -119,6 +120,7 @@ class TargetAlignment(nn.Module):
     ) -> Tensor:
         """maps, pools: of the aligned levels. mask (B, H, W) labels: all foreground is the target."""
         target = (mask > 0).float()[:, None]
+        padded = pad_to_stride(target)  # as the picture whose maps these are
         told = text_mask.any(1)
         whole = gathered(told & (target.flatten(1).sum(1) > 0))
         silent = told & (target.flatten(1).sum(1) == 0)
@@ -128,7 +130,7 @@ class TargetAlignment(nn.Module):
         scale = self.log_scale.exp().clamp(max=100.0)
         loss = scale.new_zeros(())
         for stage, project, pool in zip(maps, self.image, pools, strict=True):
-            goal, context = self.embeddings(stage, target, project)
+            goal, context = self.embeddings(stage, padded, project)
             words = pool(text, text_mask)
             near, far = (gathered(e) @ gathered(words).T for e in (goal, context))  # (N images, N texts)
             away = 1 - near + (F.relu(MARGIN - near + far) if self.distance else 0)

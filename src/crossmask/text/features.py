@@ -59,7 +59,7 @@ def table(
     distinct = sorted(set(sentences))
     known: dict[str, tuple[np.ndarray, bool]] = {}
     if folder is not None:
-        store = Path(folder) / encoder.fingerprint
+        store = Path(folder) / digest(encoder.fingerprint, "each sentence alone")
         with sentence_for_write_errors(store):
             store.mkdir(parents=True, exist_ok=True)
             with FileLock(store / "lock"):
@@ -77,8 +77,8 @@ def table(
 
 
 def encode(encoder: TextEncoder, sentences: Sequence[str]) -> dict[str, tuple[np.ndarray, bool]]:
-    states = encoder.encode(sentences)
-    return {s: (state, encoder.overflow(s) > 0) for s, state in zip(sentences, states, strict=True)}
+    """Each sentence alone: in a batch, the last bits of its states would depend on what stands beside it."""
+    return {s: (encoder.encode([s])[0], encoder.overflow(s) > 0) for s in sentences}
 
 
 def assemble(distinct: list[str], known: dict[str, tuple[np.ndarray, bool]], encoder: TextEncoder) -> TextTable:
