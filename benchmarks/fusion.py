@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from crossmask.cost import saved
 from crossmask.models import cmgnet
 
 MIB = 2**20
@@ -33,22 +34,14 @@ class Full(cmgnet.LevelAttention):
 
 def kept_bytes(fusion: cmgnet.CrossModalFusion, width: int, size: int, batch: int) -> int:
     """Sizes of all distinct tensors that the backward pass needs, weights aside."""
-    weights = {p.data_ptr() for p in fusion.parameters()}
-    seen: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        if x.data_ptr() not in weights:
-            seen[x.data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
     words, mask = torch.randn(batch, 24, 4 * width), torch.ones(batch, 24, dtype=torch.bool)
     alive = []  # so that no address is used twice
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with saved(fusion) as sizes:
         for level, stride in enumerate(LEVELS):
             x = torch.randn(batch, stride * width, size // stride, size // stride, requires_grad=True)
             fused, words = fusion(level, x, words, mask)
             alive += [x, fused]
-    return sum(seen.values())
+    return sum(sizes.values())
 
 
 def made(width: int, full: bool) -> cmgnet.CrossModalFusion:

@@ -104,16 +104,24 @@ def seconds(call: Any, device: str) -> float:
 
 def kept_bytes(module: Any, *inputs: Any, **options: Any) -> int:
     """What the backward pass of a module's call needs: the sizes of all distinct saved tensors that are no weights."""
+    with saved(module) as sizes:
+        answer = module(*inputs, **options)
+    del answer
+    return sum(sizes.values())
+
+
+@contextlib.contextmanager
+def saved(module: Any) -> Iterator[dict[int, int]]:
+    """Address -> bytes of the storages that the backward pass of what is computed inside needs, weights aside. What is
+    computed has to be kept alive meanwhile, so that no address is used twice."""
     weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    seen: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
         storage = x.untyped_storage()  # two slices of one tensor keep it once
         if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
+            sizes[storage.data_ptr()] = storage.nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        answer = module(*inputs, **options)
-    del answer
-    return sum(seen.values())
+        yield sizes
