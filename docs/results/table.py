@@ -66,7 +66,7 @@ def table() -> str:
 def shortened(name: str, shown: str) -> str:
     """Some rows of a table: both families and the paired difference, over the seeds that both rows have."""
     made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
-    command = " ".join(["crossmask reproduce", made["table"], *made.get("overrides", ())])
+    command = " ".join(["crossmask reproduce", made["table"], "--data cases.csv", *made.get("overrides", ())])
     lines = [
         f"{made['title']} ([all rows, settings and distances](docs/results/{name}.md), `{command}`):",
         "",

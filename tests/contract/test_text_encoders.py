@@ -182,6 +182,12 @@ def test_weights_that_cannot_be_had(name, weights, tmp_path):
         encoder.overflow("left")
 
 
+@pytest.mark.parametrize("name", sorted(NEEDS_WEIGHTS))
+def test_weights_that_no_package_holds_have_to_be_named(name):
+    with pytest.raises(WeightsError, match=rf"text\.encoder={name}: no package holds its weights; say text\.weights="):
+        rooms.door("text encoder", name)()
+
+
 @pytest.mark.parametrize("name", sorted(LAYERED))
 def test_a_folder_whose_weights_do_not_fit(name, bert_folder, tmp_path):
     """Weights that are not in the file would be random: refused, not guessed."""

@@ -28,7 +28,7 @@ def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
     script["shortened"].__globals__["HERE"] = tmp_path
     text = script["shortened"]("tiny", "better; plain")
     assert text.startswith(
-        "Tiny ([all rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny`)"
+        "Tiny ([all rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny --data cases.csv`)"
     )
     assert text.splitlines()[-2:] == [
         "| better | 1 | 1,200 | 0.750 [0.650, 0.850] | 0.800 [0.700, 0.900] | +0.050 |",

@@ -10,7 +10,7 @@ reconstructed: the inside of NLCFM (blocks.NonLocalFusion), the form of LCFM (``
 fusion block, MCCL's projections (256), temperature (0.07, learned), stages (all four) and weight (0.1, the method's).
 deviates: data sets here repeat sentences, and the paper's identity target (``mccl='identity'``) calls the other images
 of an equal sentence negatives. The default (``'same-text'``) leaves those pairs out. (Sharing the target among equal
-sentences instead would change nothing: their frozen states are equal, so the loss is the identity's to the last bit.)
+sentences instead would change nothing: their frozen states are equal, so the loss is the identity's but for rounding.)
 """
 
 from __future__ import annotations

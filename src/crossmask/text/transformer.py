@@ -21,6 +21,15 @@ REMEDY = (
 )
 
 
+def refuse_no_weights(name: str, weights: str | Path, hub: str) -> None:
+    """Nothing is fetched that was not named."""
+    if str(weights) == "auto":
+        raise WeightsError(
+            f"text.encoder={name}: no package holds its weights; say text.weights={hub} (a hub id, fetched once), "
+            "text.weights=FOLDER, or text.encoder=minilm."
+        )
+
+
 class TransformerText:
     """``encode(sentences)`` -> list of (L_i, D) float32 arrays, special tokens included, padding cut off.
 
