@@ -11,7 +11,7 @@ HUB = "bert-base-uncased"
 
 
 def build(*, weights: str = "auto", max_length: int = 128, layers: tuple[int, ...] = (-1,)) -> TransformerText:
-    """weights: a hub id (fetched once, unless HF_HUB_OFFLINE is set) or a local folder; "auto" is refused, for no package
-    holds them."""
+    """weights: a hub id (fetched once, unless HF_HUB_OFFLINE is set) or a local folder; "auto" is refused:
+    no package holds them."""
     refuse_no_weights("bert", weights, HUB)
     return TransformerText(weights, max_length=max_length, layers=layers)

@@ -12,7 +12,7 @@ HUB = "microsoft/BiomedVLP-CXR-BERT-specialized"
 
 
 def build(*, weights: str = "auto", max_length: int = 128, layers: tuple[int, ...] = (-1,)) -> TransformerText:
-    """weights: a hub id (fetched once, unless HF_HUB_OFFLINE is set) or a local folder; "auto" is refused, for no package
-    holds them."""
+    """weights: a hub id (fetched once, unless HF_HUB_OFFLINE is set) or a local folder; "auto" is refused:
+    no package holds them."""
     refuse_no_weights("cxr-bert", weights, HUB)
     return TransformerText(weights, max_length=max_length, layers=layers, bert=True)
