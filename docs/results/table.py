@@ -64,11 +64,14 @@ def table() -> str:
 
 
 def shortened(name: str, shown: str) -> str:
-    """Some rows of a table: both families and the paired difference, over the seeds that both rows have."""
+    """Some rows of a table, folded: both families and the paired difference, over the seeds that both rows have."""
     made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
     command = " ".join(["crossmask reproduce", made["table"], "--data cases.csv", *made.get("overrides", ())])
     lines = [
-        f"{made['title']} ([all rows, settings and distances](docs/results/{name}.md), `{command}`):",
+        "<details>",
+        f"<summary>{made['title']}</summary>",
+        "",
+        f"[All rows, settings and distances](docs/results/{name}.md), `{command}`:",
         "",
         f"| row | seeds | cases | `dice_mean` | `dice_pooled` | `{made['column']}` a case, minus {made['reference']} |",
         "|---|---|---|---|---|---|",
@@ -79,7 +82,7 @@ def shortened(name: str, shown: str) -> str:
         difference = signed(one["difference"]) if "difference" in one else ""
         seeds = ", ".join(one["by_seed"])
         lines.append(f"| {row} | {seeds} | {one['cases']:,} | {both} | {difference} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "</details>"])
 
 
 def tables() -> str:

@@ -27,12 +27,18 @@ def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
     (tmp_path / "tiny.json").write_text(json.dumps(made))
     script["shortened"].__globals__["HERE"] = tmp_path
     text = script["shortened"]("tiny", "better; plain")
-    assert text.startswith(
-        "Tiny ([all rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny --data cases.csv`)"
-    )
-    assert text.splitlines()[-2:] == [
+    assert text.splitlines()[:5] == [
+        "<details>",
+        "<summary>Tiny</summary>",
+        "",
+        "[All rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny --data cases.csv`:",
+        "",
+    ]
+    assert text.splitlines()[-4:] == [
         "| better | 1 | 1,200 | 0.750 [0.650, 0.850] | 0.800 [0.700, 0.900] | +0.050 |",
         "| plain | 0, 1 | 1,200 | 0.700 [0.600, 0.800] | 0.800 [0.700, 0.900] |  |",
+        "",
+        "</details>",
     ]
 
 
