@@ -258,25 +258,42 @@ def trained(one: Mapping[str, Any]) -> str:
 
 
 def kind_tables(table: Table, result: Mapping[str, Any]) -> list[str]:
-    """A table a stratum: the rows' means on each kind of case, with the difference to the reference on them."""
+    """A table a stratum: the rows' means on each kind of case, with the difference to the reference on them. Rows of
+    other cases, whose thirds are others, have one of their own."""
     lines = []
     for name in dict.fromkeys(name for one in result["rows"].values() for name in one["kinds"]):
         rows = {row: one["kinds"][name] for row, one in result["rows"].items() if one["kinds"].get(name)}
-        sizes: dict[str, int] = {}
-        for own in rows.values():
-            for kind in own:
-                sizes.setdefault(kind["kind"], kind["cases"])
-        lines += [
-            f"{table.column} by {name.replace('_', ' ')}, in brackets minus {table.reference} on the same cases:",
-            "",
-        ]
-        heads = [f"{kind}, {count} cases" for kind, count in sizes.items()]
-        lines += ["| row | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
-        for row, own in rows.items():
-            cells = {k["kind"]: kind_cell(k, sizes[k["kind"]]) for k in own}
-            lines.append(f"| {row} | " + " | ".join(cells.get(kind, "") for kind in sizes) + " |")
-        lines.append("")
+        for some in of_like_kinds(rows):
+            sizes: dict[str, int] = {}
+            for own in some.values():
+                for kind in own:
+                    sizes.setdefault(kind["kind"], kind["cases"])
+            beside = any("difference" in kind for own in some.values() for kind in own)
+            minus = f", in brackets minus {table.reference} on the same cases" if beside else ""
+            lines += [f"{table.column} by {name.replace('_', ' ')}{minus}:", ""]
+            heads = [f"{kind}, {count} cases" for kind, count in sizes.items()]
+            lines += ["| row | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
+            for row, own in some.items():
+                cells = {k["kind"]: kind_cell(k, sizes[k["kind"]]) for k in own}
+                lines.append(f"| {row} | " + " | ".join(cells.get(kind, "") for kind in sizes) + " |")
+            lines.append("")
     return lines
+
+
+def of_like_kinds(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows, those together whose kinds the first of them has.
+
+    >>> of_like_kinds({"a": [{"kind": "up to 1"}], "b": [{"kind": "up to 2"}], "c": [{"kind": "up to 1"}]})
+    [{'a': [{'kind': 'up to 1'}], 'c': [{'kind': 'up to 1'}]}, {'b': [{'kind': 'up to 2'}]}]
+    """
+    groups: list[tuple[set[str], dict[str, Any]]] = []
+    for row, own in rows.items():
+        kinds = {kind["kind"] for kind in own}
+        place = next((some for known, some in groups if kinds <= known), None)
+        if place is None:
+            groups.append((kinds, place := {}))
+        place[row] = own
+    return [some for _, some in groups]
 
 
 def kind_cell(kind: Mapping[str, Any], size: int) -> str:
