@@ -67,7 +67,8 @@ def gather(table: Table, folder: Path, *, without: Collection[str] = ()) -> dict
         if row.of is None:
             one["network"] = runs[0].recipe()["model"]["network"]
             split = row.split or table.split
-            one |= cost(runs, split) | {"last": last_of(runs, split) if row.variant == "right" else None}
+            one |= cost(runs, split, len(row.seeds))
+            one["last"] = last_of(runs, split) if row.variant == "right" else None
             tries = tries_path(folder, row)
             one["tries"] = read_json(tries) if row.tries and tries.is_file() else None
             measured = runs[0].folder / "cost.json"
@@ -185,7 +186,8 @@ def seed_means(frame: Any, column: str) -> dict[str, float]:
     return {str(seed): round(float(some[column].mean()), 4) for seed, some in frame.groupby("seed")}
 
 
-def cost(runs: Sequence[Run], split: str) -> dict[str, Any]:
+def cost(runs: Sequence[Run], split: str, seeds: int) -> dict[str, Any]:
+    """What a row's runs took. shared: the cases of all folds, mean over the seeds, whose group their run has learnt."""
     summaries = [run.summary(split) for run in runs]
     minutes = [s["training"]["minutes"] for s in summaries]
     return {
@@ -194,7 +196,7 @@ def cost(runs: Sequence[Run], split: str) -> dict[str, Any]:
         "minutes": round(sum(minutes) / len(minutes), 1),
         "device": summaries[0]["training"]["device"],
         "selection": summaries[0]["selection"],
-        "shared": round(sum(s["groups"]["cases_whose_group_is_in_train"] for s in summaries) / len(summaries)),
+        "shared": round(sum(s["groups"]["cases_whose_group_is_in_train"] for s in summaries) / seeds),
     }
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
 from crossmask.cli import app
-from crossmask.comparison import describe, deviations, gather, leaks, markdown, signed, told
+from crossmask.comparison import cost, describe, deviations, gather, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, CrossmaskError, DataError, RunError
 from crossmask.evaluate import evaluate
@@ -445,6 +446,16 @@ def test_deviations_stand_under_the_row_that_is_called_so() -> None:
     assert [text.partition(" against")[0] for text in told] == ["CMG-Net", "LAVT-style"]
     assert "formula 2" in told[0]
     assert "in place of Swin" in told[1]
+
+
+def test_leaking_cases_are_counted_over_all_folds() -> None:
+    def run(shared: int) -> SimpleNamespace:
+        training = {"minutes": 2.0, "parameters": 1, "images": 8, "device": "cpu"}
+        groups = {"cases_whose_group_is_in_train": shared}
+        return SimpleNamespace(summary=lambda _: {"training": training, "groups": groups, "selection": {}})
+
+    found = cost([run(5), run(5), run(20), run(20)], "test", seeds=2)  # two folds, two seeds
+    assert (found["shared"], found["minutes"]) == (25, 2.0)
 
 
 def test_a_split_that_leaks_is_named() -> None:
