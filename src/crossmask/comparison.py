@@ -27,12 +27,10 @@ def gather(table: Table, folder: Path, *, without: Collection[str] = ()) -> dict
     """All numbers of the table, from the run folders alone. without: rows that are left out, with what is scored from
     them."""
     by_name = {row.name: row for row in table.rows}
-    frames = {
-        row.name: frame_of(by_name[row.of or row.name], row.variant, row.split or table.split, folder)
-        if (row.of or row.name) not in without
-        else None
-        for row in table.rows
-    }
+    frames: dict[str, Any] = dict.fromkeys(by_name)
+    for row in table.rows:
+        if (row.of or row.name) not in without:
+            frames[row.name] = frame_of(by_name[row.of or row.name], row.variant, row.split or table.split, folder)
     reference = frames[table.reference]
     result: dict[str, Any] = {
         "table": table.name,

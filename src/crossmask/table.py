@@ -92,10 +92,7 @@ def load(name: str) -> Table:
     path = Path(name) if Path(name).is_file() else known.get(name)
     if path is None:
         raise CallError(f"no table '{name}'{rooms.near_miss(name, known)} There are: {name_list(known, shown=40)}.")
-    try:
-        plain = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise CallError(f"{path}: is not readable YAML ({' '.join(str(error).split())}).") from error
+    plain = content(path)
     try:
         rows = tuple(
             Row(
@@ -148,6 +145,13 @@ def load(name: str) -> Table:
         if row.like and not any(r.name == row.like and r.tries for r in rows[:place]):
             raise CallError(f"{path}: row '{row.name}' is like '{row.like}', which has no tries or stands below it.")
     return table
+
+
+def content(path: Path) -> Any:
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise CallError(f"{path}: is not readable YAML ({' '.join(str(error).split())}).") from error
 
 
 # --- where runs lie --------------------------------------------------------------------------------------------------
