@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from crossmask.comparison import signed, told
+from crossmask.comparison_text import signed, told
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmask import statistics
-from crossmask.comparison import signed, told
+from crossmask.comparison_text import signed, told
 from crossmask.errors import CallError, name_list
 from crossmask.run import Run
 

@@ -19,7 +19,7 @@ from crossmask.files import read_json, write_json
 from crossmask.recipe import Recipe
 from crossmask.run import Run
 
-TOKENS = 24  # of the sentence that is read; comparison.CONVENTION says it to readers
+TOKENS = 24  # of the sentence that is read; comparison_text.CONVENTION says it to readers
 MIB = 2**20
 
 
@@ -32,7 +32,7 @@ def of_run(run: Run, device: str) -> dict[str, Any]:
 
 
 def measure(run: Run, *, device: str = "cpu", repeats: int = 15) -> dict[str, Any]:
-    """``trainable`` and ``frozen`` (weights), ``gflops``, ``ms``, ``step_mib``; ``comparison.CONVENTION`` says how."""
+    """``trainable`` and ``frozen`` (weights), ``gflops``, ``ms``, ``step_mib``; how: ``comparison_text.CONVENTION``."""
     device = parts.checked_device(device)
     recipe, method, encoder = checkpoint.trained(run, device=device)
     found = {

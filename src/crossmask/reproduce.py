@@ -14,7 +14,8 @@ from typing import Any
 
 from crossmask import cost, jobs, parts, significance
 from crossmask import recipe as recipes
-from crossmask.comparison import gather, markdown
+from crossmask.comparison import gather
+from crossmask.comparison_text import markdown
 from crossmask.data import manifest as manifests
 from crossmask.data.manifest import Case
 from crossmask.data.split import make

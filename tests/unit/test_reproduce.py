@@ -23,7 +23,8 @@ from crossmask import paper_check
 from crossmask import recipe as recipes
 from crossmask import reproduce as tables
 from crossmask.cli import app
-from crossmask.comparison import cost, describe, deviations, gather, leaks, markdown, signed, told
+from crossmask.comparison import cost, gather
+from crossmask.comparison_text import describe, deviations, leaks, markdown, signed, told
 from crossmask.data import manifest, phantom
 from crossmask.errors import CallError, CrossmaskError, DataError, RunError
 from crossmask.evaluate import evaluate
