@@ -2,7 +2,7 @@
 
     cp RUN/scores/valid.json docs/results/NAME.json      # after 'crossmask evaluate RUN --data cases.csv --split valid'
     cp FOLDER/TABLE.md FOLDER/TABLE.json docs/results/   # after 'crossmask reproduce TABLE ... -o FOLDER'
-    python docs/results/table.py --write                 # README.md, between the markers
+    python docs/results/table.py --write                 # README.md, between the markers; TABLE.md anew from TABLE.json
 
 ``rows.txt``: a score file's name and the title of its rows. ``tables.txt``: a table's name and which of its rows the
 README shows; all of them stand in TABLE.md.
@@ -15,7 +15,8 @@ import json
 import sys
 from pathlib import Path
 
-from crossmask.comparison_text import signed, told
+from crossmask.comparison_text import markdown, signed, told
+from crossmask.table import load
 
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
@@ -89,6 +90,15 @@ def tables() -> str:
     return "\n\n".join(shortened(name, shown) for name, shown in titles("tables.txt").items())
 
 
+def pages() -> dict[Path, str]:
+    """Each table's own page."""
+    found = {}
+    for name in titles("tables.txt"):
+        made = json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+        found[HERE / f"{name}.md"] = markdown(load(made["table"]), made)
+    return found
+
+
 def between(readme: str, name: str, text: str) -> str:
     before, _, rest = readme.partition(f"<!-- {name} -->")
     _, _, after = rest.partition(f"<!-- end of {name} -->")
@@ -104,6 +114,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     if parser.parse_args().write:
         README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+        for page, text in pages().items():
+            page.write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(f"{table()}\n\n{tables()}\n")
 

@@ -123,7 +123,8 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Part '{table.split}', {part_size(result):,} cases; 95 % intervals by resampling groups (patients where "
             "they are known, else pictures; all seeds together); differences are paired case by case, averaged over "
-            "the seeds that both rows have."
+            "the seeds that both rows have. An interval is about other cases, not other trainings: how these differ "
+            "is seen 'by seed', where there are several."
         )
     lines += leaks(rows)
     for name, one in rows.items():

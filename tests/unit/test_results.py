@@ -46,5 +46,7 @@ def test_readme_table_is_made_from_the_score_files() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "results" / "table.py"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert script["filled"](readme) == readme
+    for page, text in script["pages"]().items():
+        assert page.read_text(encoding="utf-8") == text, f"{page.name}: run docs/results/table.py --write"
     named = set(script["titles"]("rows.txt")) | set(script["titles"]("tables.txt"))
     assert named == {p.stem for p in (ROOT / "docs" / "results").glob("*.json")}
