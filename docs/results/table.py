@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from crossmask.comparison_text import markdown, signed, told
+from crossmask.comparison_text import markdown, over_seeds, told
 from crossmask.table import load
 
 HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ def shortened(name: str, shown: str) -> str:
     for row in shown.split("; "):
         one = made["rows"][row]
         both = " | ".join(told(one["estimates"][score]) for score in ("dice_mean", "dice_pooled"))
-        difference = signed(one["difference"]) if "difference" in one else ""
+        difference = over_seeds(one["difference"]) if "difference" in one else ""
         seeds = ", ".join(one["by_seed"])
         lines.append(f"| {row} | {seeds} | {one['cases']:,} | {both} | {difference} |")
     return "\n".join([*lines, "", "</details>"])

@@ -35,12 +35,12 @@ def gather(table: Table, folder: Path, *, without: Collection[str] = ()) -> dict
             continue
         runs = runs_of(by_name[row.of or row.name], folder)
         others = {
-            key: by_name.get(name or "") for key, name in (("difference", table.reference), ("to_parent", row.parent))
+            key: by_name[name] for key, name in (("difference", table.reference), ("to_parent", row.parent)) if name
         }
         pairs = {
             key: pair(frames[other.name], frame)
             for key, other in others.items()
-            if other is not None and other is not row and not row.split and same_folds(row, other, by_name)
+            if other is not row and not row.split and same_folds(row, other, by_name)
         }
         compared = pairs.get("difference")
         one: dict[str, Any] = {
@@ -52,17 +52,11 @@ def gather(table: Table, folder: Path, *, without: Collection[str] = ()) -> dict
             "text_share": share(frame) if row.of is None else None,
         }
         if row.of is None:
-            one["network"] = runs[0].recipe()["model"]["network"]
-            split = row.split or table.split
-            one |= cost(runs, split, len(row.seeds))
-            one["last"] = last_of(runs, split) if row.variant == "right" else None
-            tries = tries_path(folder, row)
-            one["tries"] = read_json(tries) if row.tries and tries.is_file() else None
-            measured = runs[0].folder / "cost.json"
-            one["cost"] = read_json(measured) if table.cost and measured.is_file() else None
+            one |= of_runs(table, row, runs, folder)
         for key, two in pairs.items():
             if two is not None:
                 one[key] = statistics.paired_difference(*two, column=table.column).to_dict()
+                one[key]["by_seed"] = difference_by_seed(frames[others[key].name], frame, table.column)
         other = by_name.get(row.against or "")
         if other is not None and frames[other.name] is not None and not same_folds(row, other, by_name):
             one["to_parent"] = statistics.unpaired_difference(
@@ -171,6 +165,25 @@ def kinds(
 
 def seed_means(frame: Any, column: str) -> dict[str, float]:
     return {str(seed): round(float(some[column].mean()), 4) for seed, some in frame.groupby("seed")}
+
+
+def difference_by_seed(first: Any, second: Any, column: str) -> dict[str, float]:
+    """Seed -> mean of ``column``, ``second`` minus ``first``, over the cases and for the seeds that both have."""
+    both = first.merge(second, on=["id", "fold", "seed"], suffixes=("", " of second"))
+    both["difference"] = both[f"{column} of second"] - both[column]
+    return seed_means(both, "difference")
+
+
+def of_runs(table: Table, row: Row, runs: Sequence[Run], folder: Path) -> dict[str, Any]:
+    """What a row says of its own runs: network, cost, last iterate, the settings that were tried."""
+    split, tries, measured = row.split or table.split, tries_path(folder, row), runs[0].folder / "cost.json"
+    return {
+        "network": runs[0].recipe()["model"]["network"],
+        **cost(runs, split, len(row.seeds)),
+        "last": last_of(runs, split) if row.variant == "right" else None,
+        "tries": read_json(tries) if row.tries and tries.is_file() else None,
+        "cost": read_json(measured) if table.cost and measured.is_file() else None,
+    }
 
 
 def cost(runs: Sequence[Run], split: str, seeds: int) -> dict[str, Any]:

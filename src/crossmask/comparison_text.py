@@ -40,13 +40,13 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         cells = [name, *(told(one["estimates"].get(name)) for name in table.scores)]
         if quoted:
             cells.insert(1, ", ".join(f"{name} {value:g}" for name, value in row.printed.items()) or "–")
-        cells.append(signed(one["difference"]) if "difference" in one else "")
+        cells.append(over_seeds(one["difference"]) if "difference" in one else "")
         if table.holm:
             cells.append(f"{one['p_holm']:.2g}" if "p_holm" in one else "")
         if related:
             shown = "to_parent" in one and (row.parent != table.reference or row.name in unpaired)
             how = ", other cases" if row.name in unpaired else ""
-            cells.append(f"{signed(one['to_parent'])} ({row.parent}{how})" if shown else "")
+            cells.append(f"{over_seeds(one['to_parent'])} ({row.parent}{how})" if shown else "")
         if table.cost:
             cells += cost_cells(one.get("cost"))
         cells.append("" if one.get("last") is None else f"{one['last']:.3f}")
@@ -123,8 +123,8 @@ def facts(table: Table, result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Part '{table.split}', {part_size(result):,} cases; 95 % intervals by resampling groups (patients where "
             "they are known, else pictures; all seeds together); differences are paired case by case, averaged over "
-            "the seeds that both rows have. An interval is about other cases, not other trainings: how these differ "
-            "is seen 'by seed', where there are several."
+            "the seeds that both rows have, whose own differences follow. An interval is about other cases, not other "
+            "trainings: how these differ, the seeds say."
         )
     lines += leaks(rows)
     for name, one in rows.items():
@@ -221,3 +221,13 @@ def signed(estimate: Mapping[str, Any]) -> str:
     if estimate["low"] is None:
         return f"{estimate['value']:+.3f}"
     return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
+
+
+def over_seeds(estimate: Mapping[str, Any]) -> str:
+    """A difference and, where there are several, those of the single seeds.
+
+    >>> over_seeds({"value": 0.02, "low": 0.01, "high": 0.03, "by_seed": {"0": 0.05, "1": -0.01}})
+    '+0.020 [+0.010, +0.030]; by seed +0.050 -0.010'
+    """
+    seeds = estimate.get("by_seed", {})
+    return signed(estimate) + ("; by seed " + " ".join(f"{v:+.3f}" for v in seeds.values()) if len(seeds) > 1 else "")

@@ -181,6 +181,9 @@ def test_numbers_are_those_of_the_runs(made: tuple) -> None:
     assert list(one["by_seed"].values()) == pytest.approx(means, abs=1e-4)
     alone = result["alone"]["estimates"]["dice_mean"]["value"]
     assert one["difference"]["value"] == pytest.approx(sum(means) / 2 - alone, abs=1e-6)
+    others = result["alone"]["by_seed"].values()
+    apart = [mean - other for mean, other in zip(means, others, strict=True)]
+    assert [*one["difference"]["by_seed"].values()] == pytest.approx(apart, abs=2e-4)
     kept = result["alone"]["tries"]["kept"]
     assert result["alone"]["tries"]["scores"][kept] == max(result["alone"]["tries"]["scores"])
 
