@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from crossmask.errors import CallError, DataError, name_list
+from crossmask.files import parse_yaml
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, check and make data.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -280,16 +281,14 @@ def data_phantom(
 
 
 def pairs(arguments: list[str]) -> dict[str, Any]:
-    import yaml
-
     chosen = {}
     for argument in arguments:
         key, equals, value = argument.lstrip("-").partition("=")
         if not equals:
             raise CallError(f"'{argument}' is no option; write key=value.")
         try:
-            chosen[key.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            chosen[key.replace("-", "_")] = parse_yaml(value)
+        except ValueError:
             raise CallError(
                 f"'{argument}': the value has signs of its own meaning; write it in quotes: {key}='\"{value}\"'."
             ) from None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from crossmask.errors import DataError, ResourceError
+from crossmask.errors import CrossmaskError, DataError, ResourceError
 
 
 @contextlib.contextmanager
@@ -94,6 +96,43 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: there is no such file.") from error
     except ValueError as error:
         raise DataError(f"{path}: is not readable JSON ({error}); write it anew.") from error
+
+
+@functools.cache
+def yaml_loader() -> Any:
+    """YAML whose truth values are true and false alone, as YAML 1.2 has it: ``off``, ``on``, ``yes`` are words."""
+    import yaml
+
+    truth = "tag:yaml.org,2002:bool"
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
+    loader.yaml_implicit_resolvers = {
+        first: [rule for rule in rules if rule[0] != truth]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader.add_implicit_resolver(truth, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+    return loader
+
+
+def parse_yaml(text: str) -> Any:
+    """The text's value; a ValueError with the parser's words where it has none.
+
+    >>> parse_yaml("{alpha: off, masa: false}")
+    {'alpha': 'off', 'masa': False}
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, yaml_loader())
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def read_yaml(path: str | Path, wrong: type[CrossmaskError] = DataError) -> Any:
+    """A YAML file's value; ``wrong`` where it is none."""
+    try:
+        return parse_yaml(read_text(path))
+    except ValueError as error:
+        raise wrong(f"{path}: is not readable YAML ({error}).") from error
 
 
 def read_text(path: str | Path) -> str:

@@ -15,13 +15,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crossmask import rooms
 from crossmask.data.transforms import Augment
 from crossmask.errors import CallError, CrossmaskError, listed, name_list
-from crossmask.files import read_text
+from crossmask.files import parse_yaml, read_yaml
 
 Side = Annotated[int, Field(ge=8, le=8192)]
 
@@ -167,10 +166,7 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def plain(name: str | Path) -> dict[str, Any]:
     """What a recipe's file holds, unchecked."""
     path = find(name)
-    try:
-        found = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise CallError(f"{path}: is not readable YAML ({' '.join(str(error).split())}).") from error
+    found = read_yaml(path, CallError)
     if not isinstance(found, dict):
         raise CallError(f"{path}: holds no sections; a recipe has data, text, model, method, train, evaluate.")
     return found
@@ -181,8 +177,8 @@ def apply(plain: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise CallError(f"'{override}' is no override; write key=value, such as train.images=20000.")
     try:
-        parsed = yaml.safe_load(value) if value.strip() else ""  # 'data.text=' is the plain column, null none
-    except yaml.YAMLError as error:
+        parsed = parse_yaml(value) if value.strip() else ""  # 'data.text=' is the plain column, null none
+    except ValueError as error:
         raise CallError(f"'{override}': the value is not readable YAML.") from error
     if isinstance(parsed, str):  # YAML reads 3e-4 as a string
         with contextlib.suppress(ValueError):

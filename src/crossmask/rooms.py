@@ -109,6 +109,9 @@ def option_faults(
                 f"{where}.{name}: unknown option{near_miss(name, known)} Known: {name_list(known, shown=40)}."
             )
             continue
+        if hints.get(name) is bool and not isinstance(value, bool):
+            faults.append(f"{where}.{name}: {value!r} does not fit (input should be true or false).")
+            continue
         try:
             TypeAdapter(hints.get(name, Any)).validate_python(value)
         except ValidationError as error:

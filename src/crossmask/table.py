@@ -31,12 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from crossmask import recipe as recipes
 from crossmask import rooms
 from crossmask.errors import CallError, name_list
-from crossmask.files import read_json, read_text
+from crossmask.files import read_json, read_yaml
 from crossmask.run import Run
 
 DONE = "reproduced.json"  # in a run folder: trained whole, with this recipe
@@ -92,7 +90,7 @@ def load(name: str) -> Table:
     path = Path(name) if Path(name).is_file() else known.get(name)
     if path is None:
         raise CallError(f"no table '{name}'{rooms.near_miss(name, known)} There are: {name_list(known, shown=40)}.")
-    plain = content(path)
+    plain = read_yaml(path, CallError)
     try:
         rows = tuple(
             Row(
@@ -145,13 +143,6 @@ def load(name: str) -> Table:
         if row.like and not any(r.name == row.like and r.tries for r in rows[:place]):
             raise CallError(f"{path}: row '{row.name}' is like '{row.like}', which has no tries or stands below it.")
     return table
-
-
-def content(path: Path) -> Any:
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise CallError(f"{path}: is not readable YAML ({' '.join(str(error).split())}).") from error
 
 
 # --- where runs lie --------------------------------------------------------------------------------------------------

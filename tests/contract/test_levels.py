@@ -100,7 +100,7 @@ RULES: dict[str, Rule] = {
     ),
     "doctor": Rule(ZERO, ("torch", "transformers", "pandas")),  # it looks at them from a process of its own
     "cli": Rule(("",)),
-    "cli_data": Rule(("data", "rooms", "progress", "errors")),
+    "cli_data": Rule(("data", "rooms", "progress", "errors", "files")),
     "__init__": Rule(("",), ("torch",), frozenset()),  # the package's face: inside functions
     "__main__": Rule(("",)),
 }

@@ -52,6 +52,17 @@ def test_overrides(tiny_recipe: Path) -> None:
     assert plain.data.text == plain.data.split == ""
 
 
+def test_off_is_a_word_not_a_truth_value(tiny_recipe: Path) -> None:
+    assert recipe.load(tiny_recipe, ["model.lcfm=off"]).model["lcfm"] == "off"
+    tiny_recipe.write_text(tiny_recipe.read_text().replace("network: hcfnet", "network: hcfnet, lcfm: off"))
+    chosen = recipe.load(tiny_recipe)
+    assert chosen.model["lcfm"] == "off"
+    assert recipe.same(chosen.to_dict(), chosen)
+    with pytest.raises(CallError, match=r"model\.nlcfm: 'off' does not fit \(input should be true or false"):
+        recipe.load(tiny_recipe, ["model.nlcfm=off"])
+    assert recipe.load(tiny_recipe, ["model.nlcfm=false"]).model["nlcfm"] is False
+
+
 @pytest.mark.parametrize("wrong", ["train.lr", "=3", "model.lcfm.x=1", "train.nonsense=1", "train.lr=fast"])
 def test_wrong_overrides_are_sentences(tiny_recipe: Path, wrong: str) -> None:
     with pytest.raises(CallError):

@@ -15,12 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from crossmask.core import rng
 from crossmask.data.manifest import Case
 from crossmask.errors import DataError, name_list
-from crossmask.files import read_text
+from crossmask.files import read_yaml
 
 UNKNOWN = frozenset({"", "unknown", "nan", "none", "na", "n/a", "null", "?", "-"})
 FIELD = re.compile(r"{(\w+)}")
@@ -90,10 +88,7 @@ def fits(rule: Rule, known: Mapping[str, str]) -> bool:
 def load(path: str | Path | None = None) -> Templates:
     """The table of a YAML file, or the one that comes with crossmask. All faults are told at once."""
     file = Path(path) if path is not None else Path(str(resources.files("crossmask.data"))) / "templates.yaml"
-    try:
-        plain = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise DataError(f"{file}: is not readable YAML ({' '.join(str(error).split())}).") from error
+    plain = read_yaml(file)
     if not isinstance(plain, dict) or not isinstance(plain.get("facts"), dict):
         raise DataError(f"{file}: holds no facts; the head of crossmask's own templates.yaml tells the form.")
     faults = [f"unknown key '{k}' (known: label, values, facts)" for k in set(plain) - {"label", "values", "facts"}]
