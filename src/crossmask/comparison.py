@@ -169,9 +169,9 @@ def seed_means(frame: Any, column: str) -> dict[str, float]:
 
 def difference_by_seed(first: Any, second: Any, column: str) -> dict[str, float]:
     """Seed -> mean of ``column``, ``second`` minus ``first``, over the cases and for the seeds that both have."""
-    both = first.merge(second, on=["id", "fold", "seed"], suffixes=("", " of second"))
-    both["difference"] = both[f"{column} of second"] - both[column]
-    return seed_means(both, "difference")
+    case = ["id", "fold", "seed"]
+    both = first[[*case, column]].merge(second[[*case, column]], on=case, suffixes=("", " of second"))
+    return seed_means(both.assign(difference=both[f"{column} of second"] - both[column]), "difference")
 
 
 def of_runs(table: Table, row: Row, runs: Sequence[Run], folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def check(table: Table) -> str:
             faults = contradictions(row.printed)
             broken += bool(faults)
             told = ", ".join(f"{name} {value:g}" for name, value in row.printed.items())
-            lines.append(f"  {row.name} ({told}): " + ("; ".join(faults) or "no contradiction"))
+            lines.append(f"  {row.name.removesuffix('-style')} ({told}): " + ("; ".join(faults) or "no contradiction"))
     total = sum(bool(row.printed) for row in table.rows)
     lines.append(
         f"{broken} of {total} rows contradict themselves under any averaging over cases: these numbers are no target."

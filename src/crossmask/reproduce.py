@@ -114,7 +114,10 @@ def refuse_what_would_fail_late(work: Work, rows: Sequence[Row]) -> None:
     wordings = {name for case in work.cases for name in case.texts}
     missing = [w for w in work.table.evaluate.get("text_variants", ()) if w not in wordings]
     if missing:
-        raise CallError(f"table {work.table.name}: the manifest has no column 'text:{missing[0]}', which is a variant.")
+        raise CallError(
+            f"table {work.table.name}: the manifest has no column 'text:{missing[0]}', which is a variant; the head of "
+            f"tables/{work.table.name}.yaml says which command makes it."
+        )
     for row in rows:
         for fold in row.folds:
             if all((run_folder(work.folder, row, seed, fold) / DONE).is_file() for seed in row.seeds):

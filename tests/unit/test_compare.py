@@ -15,7 +15,7 @@ from crossmask.errors import CallError, RunError
 from crossmask.run import Run
 
 
-def run(folder: Path, dice: list[float], split: str = "test", first: int = 0) -> Path:
+def run(folder: Path, dice: list[float], split: str = "test", first: int = 0, leaking: int = 0) -> Path:
     made = Run(folder)
     made.start({"data": {}}, {}, {}, {})
     rows = []
@@ -27,7 +27,7 @@ def run(folder: Path, dice: list[float], split: str = "test", first: int = 0) ->
                 {"id": f"c{n}", "group": f"p{n // 2}", "variant": variant, "tp": scored, "fp": fp, "fn": fn}
                 | {"dice": scored / 100, "iou": scored / (200 - scored)}
             )
-    made.write_scores(split, rows, {})
+    made.write_scores(split, rows, {"groups": {"cases_whose_group_is_in_train": leaking}})
     return folder
 
 
@@ -98,6 +98,14 @@ def test_what_cannot_be_compared_is_a_sentence(tmp_path: Path) -> None:
         compare([a, other])
     with pytest.raises(RunError, match="no run folder"):
         compare([a, tmp_path])
+
+
+def test_a_leaking_split_is_told(tmp_path: Path) -> None:
+    clean, leaking = run(tmp_path / "clean", [0.5, 0.6]), run(tmp_path / "leaking", [0.7, 0.8], leaking=2)
+    told = text(compare([clean, leaking])).splitlines()
+    assert [line for line in told if "leaks" in line] == [
+        "leaking: the split leaks, 2 cases are of patients (or copies) of which it learnt others"
+    ]
 
 
 def test_the_command(tmp_path: Path) -> None:

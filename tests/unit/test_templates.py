@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from crossmask.cli import app
 from crossmask.data import manifest
+from crossmask.data.check import origins
 from crossmask.data.manifest import Case
 from crossmask.data.templates import load, tell
 from crossmask.errors import DataError
@@ -101,12 +102,31 @@ def test_cases_get_a_wording_and_an_origin() -> None:
     assert "metadata" not in b.texts
     assert c.texts[""] == "A report."
     assert c.text_origin == "unknown"  # it speaks of the report too
+    assert [one.free["origin:metadata"] for one in (a, b, c)] == ["metadata", "", "metadata"]
+    assert origins(c) == {"unknown", "metadata"}
+    assert "origin:metadata" not in tell(cases[:2], OWN).cases[0].free  # text_origin says it
     assert told.facts["with a sentence"] == 2
     assert told.facts["distinct sentences"] == len({a.texts["metadata"], c.texts["metadata"]})
     assert told.facts["'age' not known"] == 1
     again = tell(told.cases, OWN, diagnosis="none").cases  # written anew, not beside
     assert again[0].texts["metadata"] != a.texts["metadata"]
     assert again[0].text_origin == "metadata"
+
+
+@pytest.mark.parametrize(
+    ("archive", "said"),
+    [
+        ("Melanoma in situ, Lentigo maligna type", "melanoma"),
+        ("melanoma invasive", "melanoma"),
+        ("Nevus, Atypical, Dysplastic, or Clark", "atypical nevus"),
+        ("Nevus, NOS, Compound", "nevus"),
+        ("Seborrheic keratosis, Clonal", "seborrheic keratosis"),
+    ],
+)
+def test_the_archives_finer_diagnoses_are_said_like_the_coarse_ones(archive: str, said: str) -> None:
+    for n in map(str, range(5)):
+        assert OWN.sentence({"diagnosis": archive}, n) == OWN.sentence({"diagnosis": said}, n)
+    assert OWN.sentence({"diagnosis": "Melanoma metastasis"}, "a") == "Diagnosis: Melanoma metastasis."
 
 
 def test_a_table_of_ones_own(tmp_path: Path) -> None:

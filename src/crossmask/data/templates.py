@@ -82,7 +82,16 @@ class Templates:
 
 def fits(rule: Rule, known: Mapping[str, str]) -> bool:
     told = all(c in known for c in rule.needs)
-    return told and all(known.get(c, "").casefold() in values for c, values in rule.when.items())
+    return told and all(any(is_like(known.get(c, ""), v) for v in values) for c, values in rule.when.items())
+
+
+def is_like(value: str, wanted: str) -> bool:
+    """Whether a value is the wanted one, in small letters, whose * stands for anything.
+
+    >>> is_like("Melanoma in situ, lentigo maligna type", "melanoma in situ*"), is_like("blue nevus", "nevus*")
+    (True, False)
+    """
+    return re.fullmatch(re.escape(wanted).replace(r"\*", ".*"), value.casefold()) is not None
 
 
 def load(path: str | Path | None = None) -> Templates:
@@ -204,8 +213,8 @@ def tell(
 
     diagnosis: told ('own'), left out ('none'), or that of a case drawn at random which has another one ('other'), to
     see what a wrong label does. ``meaning:<wording>`` holds the same facts in their first phrasing, so that evaluation
-    does not take a paraphrase for another case's sentence. text_origin becomes 'metadata' where a case has no other
-    sentences, since it speaks of all of them.
+    does not take a paraphrase for another case's sentence. text_origin becomes 'metadata'; where a case has other
+    sentences, of which it speaks too, ``origin:<wording>`` says it of these.
     """
     used = templates.without_diagnosis() if diagnosis == "none" else templates
     free = {c for case in cases for c in case.free}
@@ -216,6 +225,7 @@ def tell(
         )
     found, sentences, mixed = [], Counter[str](), 0
     told = others_labels(cases, templates, seed) if diagnosis == "other" else [case.free for case in cases]
+    beside = any(set(case.texts) - {wording} and case.text_origin != "metadata" for case in cases)
     for case, metadata in zip(cases, told, strict=True):
         sentence = used.sentence(metadata, case.id, seed)
         meaning = {f"meaning:{wording}": used.sentence(metadata, None) or ""}
@@ -223,7 +233,8 @@ def tell(
         texts = {w: case.texts[w] for w in case.texts if w in others} | ({wording: sentence} if sentence else {})
         mixed += bool(others and case.text_origin != "metadata")
         origin = case.text_origin if others else "metadata"
-        found.append(replace(case, texts=texts, text_origin=origin, free={**case.free, **meaning}))
+        made = {f"origin:{wording}": "metadata" if sentence else ""} if beside else {}
+        found.append(replace(case, texts=texts, text_origin=origin, free={**case.free, **meaning, **made}))
         if sentence:
             sentences[sentence] += 1
     facts: dict[str, Any] = {
@@ -236,7 +247,7 @@ def tell(
     for column in sorted(used.columns & free):
         facts[f"'{column}' not known"] = sum(c.free.get(column, "").strip().casefold() in UNKNOWN for c in cases)
     if mixed:
-        facts["cases with other sentences too, whose text_origin stays"] = mixed
+        facts[f"cases with other sentences too, whose text_origin stays (origin:{wording} is metadata)"] = mixed
     step = max(1, len(found) // shown)
     examples = [(c.id, c.texts[wording]) for c in found[::step] if wording in c.texts][:shown]
     return Told(found, wording, facts, examples)
