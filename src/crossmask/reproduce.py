@@ -147,19 +147,19 @@ def make_run(work: Work, row: Row, setting: Mapping[str, Any], fold: str, seed: 
 
 
 def make_beside(work: Work, rows: Sequence[Row], count: int) -> None:
-    """All tries of the rows, then all runs, then those that a run teaches, ``count`` at once."""
+    """All tries of the rows, then all runs, then the same of those that a run teaches, ``count`` at once."""
     log = work.folder / "jobs.log"
     work.folder.mkdir(parents=True, exist_ok=True)
-    tries = {f"{r.name}, setting {n + 1}": partial(tried, work, r, n) for r in rows for n in range(len(r.tries))}
-    jobs.run(tries, count, "settings", log)
-    settings = {row.name: best_try(work, row) if row.tries else {} for row in rows}
     for taught in (False, True):
+        some = [row for row in rows if (row.teacher is not None) == taught]
+        tries = {f"{r.name}, setting {n + 1}": partial(tried, work, r, n) for r in some for n in range(len(r.tries))}
+        jobs.run(tries, count, "settings", log)
+        settings = {row.name: best_try(work, row) if row.tries else {} for row in some}
         runs = {
             ", ".join(filter(None, (row.name, fold, f"seed {seed}"))): partial(
                 make_run, work, row, settings[row.name], fold, seed
             )
-            for row in rows
-            if (row.teacher is not None) == taught
+            for row in some
             for fold in row.folds
             for seed in row.seeds
         }
