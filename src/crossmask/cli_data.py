@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from crossmask.errors import CallError, DataError, name_list
-from crossmask.files import parse_yaml
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, check and make data.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -281,6 +280,8 @@ def data_phantom(
 
 
 def pairs(arguments: list[str]) -> dict[str, Any]:
+    from crossmask.files import parse_yaml
+
     chosen = {}
     for argument in arguments:
         key, equals, value = argument.lstrip("-").partition("=")

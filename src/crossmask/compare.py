@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmask import statistics
-from crossmask.comparison_text import signed, told
+from crossmask.comparison_text import leaks, signed, told
 from crossmask.errors import CallError, name_list
 from crossmask.run import Run
 
@@ -49,10 +49,13 @@ def compare(
         for place, a in enumerate(names)
         for b in names[place + 1 :]
     ]
-    groups = {name: run.summary(part).get("groups", {}) for name, run in zip(names, runs, strict=True)}
-    leaks = {name: found.get("cases_whose_group_is_in_train", 0) for name, found in groups.items()}
+    summaries = {name: run.summary(part) for name, run in zip(names, runs, strict=True)}
+    learnt = {
+        name: {"cases": summary["cases"], "shared": summary["groups"]["cases_whose_group_is_in_train"]}
+        for name, summary in summaries.items()
+    }
     return {"split": part, "variant": variant, "column": column, "cases": len(shared), "left_out": left_out,
-            "leaks": leaks, "scores": scores, "differences": pairs}  # fmt: skip
+            "learnt": learnt, "scores": scores, "differences": pairs}  # fmt: skip
 
 
 def common_part(runs: Sequence[Run]) -> str:
@@ -82,11 +85,7 @@ def text(result: dict[str, Any]) -> str:
     for name, count in result["left_out"].items():
         if count:
             lines.append(f"{name}: {count} further cases left out")
-    for name, count in result["leaks"].items():
-        if count:
-            lines.append(
-                f"{name}: the split leaks, {count} cases are of patients (or copies) of which it learnt others"
-            )
+    lines += leaks(result["learnt"])
     width = max(len(name) for name in result["scores"])
     for name, scores in result["scores"].items():
         lines.append(f"{name:{width}}  " + "  ".join(f"{k} {told(v)}" for k, v in scores.items()))

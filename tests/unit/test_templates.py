@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from crossmask.cli import app
 from crossmask.data import manifest
-from crossmask.data.check import origins
 from crossmask.data.manifest import Case
 from crossmask.data.templates import load, tell
 from crossmask.errors import DataError
@@ -103,7 +102,7 @@ def test_cases_get_a_wording_and_an_origin() -> None:
     assert c.texts[""] == "A report."
     assert c.text_origin == "unknown"  # it speaks of the report too
     assert [one.free["origin:metadata"] for one in (a, b, c)] == ["metadata", "", "metadata"]
-    assert origins(c) == {"unknown", "metadata"}
+    assert c.origins == {"unknown", "metadata"}
     assert "origin:metadata" not in tell(cases[:2], OWN).cases[0].free  # text_origin says it
     assert told.facts["with a sentence"] == 2
     assert told.facts["distinct sentences"] == len({a.texts["metadata"], c.texts["metadata"]})

@@ -329,22 +329,17 @@ def texts(cases: Sequence[Case], found: Found) -> None:
     written = [case for case in cases if case.texts]
     if not written:
         return
-    found.facts["text origin"] = dict(Counter(o for case in written for o in sorted(origins(case))).most_common())
+    found.facts["text origin"] = dict(Counter(o for case in written for o in sorted(case.origins)).most_common())
     found.facts["side convention"] = dict(Counter(case.side_convention for case in written).most_common())
     orphans = [case.id for case in written if not any(os.path.exists(without_part(f)) for f in case.images.values())]
     if orphans:
         found.warnings.append(f"rows with a text whose picture is missing: {some(orphans)}; find the pictures.")
-    from_masks = [case.id for case in written if "from-mask" in origins(case)]
+    from_masks = [case.id for case in written if "from-mask" in case.origins]
     if from_masks:
         found.warnings.append(
             f"text_origin is from-mask in {len(from_masks)} cases: the sentences were made from masks: "
             "their scores are no test of reading."
         )
-
-
-def origins(case: Case) -> set[str]:
-    """Where the case's sentences come from: ``origin:<wording>`` for a wording that says so, else text_origin."""
-    return {case.free.get(f"origin:{wording}") or case.text_origin for wording in case.texts}
 
 
 ODDITIES: dict[str, Callable[[str], bool]] = {

@@ -45,6 +45,11 @@ class Case:
     source: str = ""
     free: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def origins(self) -> set[str]:
+        """Where its sentences come from: ``origin:<wording>`` for a wording that says so, else text_origin."""
+        return {self.free.get(f"origin:{wording}") or self.text_origin for wording in self.texts}
+
     def with_text(self, wording: str, text: str) -> Case:
         return replace(self, texts={**self.texts, wording: text})
 

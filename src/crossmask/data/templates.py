@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -81,17 +82,15 @@ class Templates:
 
 
 def fits(rule: Rule, known: Mapping[str, str]) -> bool:
-    told = all(c in known for c in rule.needs)
-    return told and all(any(is_like(known.get(c, ""), v) for v in values) for c, values in rule.when.items())
+    """Whether the metadata has all that the rule looks at, with a value it asks for (in which a * stands for anything).
 
-
-def is_like(value: str, wanted: str) -> bool:
-    """Whether a value is the wanted one, in small letters, whose * stands for anything.
-
-    >>> is_like("Melanoma in situ, lentigo maligna type", "melanoma in situ*"), is_like("blue nevus", "nevus*")
-    (True, False)
+    >>> rule = Rule(("say so",), (), {"diagnosis": ("nevus, *", "nevus")})
+    >>> [fits(rule, {"diagnosis": told}) for told in ("Nevus, NOS, Compound", "blue nevus")], fits(rule, {})
+    ([True, False], False)
     """
-    return re.fullmatch(re.escape(wanted).replace(r"\*", ".*"), value.casefold()) is not None
+    return all(c in known for c in rule.columns) and all(
+        any(fnmatchcase(known[c].casefold(), one) for one in values) for c, values in rule.when.items()
+    )
 
 
 def load(path: str | Path | None = None) -> Templates:
@@ -223,17 +222,16 @@ def tell(
             f"the templates look at {name_list(sorted(used.columns), shown=20)}; the manifest has none of these "
             f"columns (it has {name_list(sorted(free), shown=20)})."
         )
-    found, sentences, mixed = [], Counter[str](), 0
+    found, sentences = [], Counter[str]()
     told = others_labels(cases, templates, seed) if diagnosis == "other" else [case.free for case in cases]
-    beside = any(set(case.texts) - {wording} and case.text_origin != "metadata" for case in cases)
+    mixed = sum(bool(set(case.texts) - {wording}) and case.text_origin != "metadata" for case in cases)
     for case, metadata in zip(cases, told, strict=True):
         sentence = used.sentence(metadata, case.id, seed)
         meaning = {f"meaning:{wording}": used.sentence(metadata, None) or ""}
         others = set(case.texts) - {wording}
         texts = {w: case.texts[w] for w in case.texts if w in others} | ({wording: sentence} if sentence else {})
-        mixed += bool(others and case.text_origin != "metadata")
         origin = case.text_origin if others else "metadata"
-        made = {f"origin:{wording}": "metadata" if sentence else ""} if beside else {}
+        made = {f"origin:{wording}": "metadata" if sentence else ""} if mixed else {}
         found.append(replace(case, texts=texts, text_origin=origin, free={**case.free, **meaning, **made}))
         if sentence:
             sentences[sentence] += 1
