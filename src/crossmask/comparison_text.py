@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crossmask import recipe as recipes
 from crossmask import rooms
 from crossmask.errors import name_list
 from crossmask.table import Table
@@ -27,7 +28,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
     related = any(row.parent not in (None, table.reference) or row.name in unpaired for row in table.rows)
     heads += ["minus another row"] if related else []
     heads += [*(COSTS if table.cost else []), "last iterate", "by seed", "trained"]
-    lines = [f"## {table.title}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = [f"## {table.title}", "", budget(table, result.get("overrides", ())), ""]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     cases = part_size(result)
     seeded = any(len(one["by_seed"]) > 1 for one in result["rows"].values())
     for row in table.rows:
@@ -56,6 +58,37 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *kind_tables(table, result), *facts(table, result)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def budget(table: Table, overrides: Sequence[str]) -> str:
+    """What each run was given: the table's recipe with what holds for all rows."""
+    plain = recipes.plain(table.recipe)
+    for key, value in table.set.items():
+        recipes.put(plain, key, value)
+    for override in overrides:
+        recipes.apply(plain, override)
+    resolved = recipes.check(plain, table.name)
+    data, train = resolved.data, resolved.train
+    height, width = data.grid_size
+    words = [
+        f"A run sees {train.images:,} images of {height} x {width} px in batches of {train.batch + train.unlabelled}"
+    ]
+    if isinstance(data.selection, float):
+        words.append(f"drawn from train, {of_patients(data.selection)} set aside for selection")
+    if isinstance(data.labelled, float):
+        words.append(f"with the masks of {of_patients(data.labelled)}")
+    return ", ".join(words) + f", unless its row says otherwise (recipe {table.recipe})."
+
+
+def of_patients(number: float) -> str:
+    """A share below 1, else a count.
+
+    >>> of_patients(0.05), of_patients(2.0), of_patients(0)
+    ('5 % of its patients', '2 of its patients', 'none of its patients')
+    """
+    if not number:
+        return "none of its patients"
+    return f"{100 * number:g} % of its patients" if number < 1 else f"{number:g} of its patients"
 
 
 def trained(one: Mapping[str, Any]) -> str:
