@@ -74,12 +74,12 @@ def start_from(method: Any, run: Run) -> None:
     tensors, _ = read(run.checkpoint("best"))
     state = {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")}
     answers = "averaged." if any(k.startswith("averaged.") for k in state) else "network."
-    own = method.state_dict()
+    own = {name: value for name, value in method.state_dict().items() if name not in COUNTED}
     fitting = {}
     for name, value in own.items():
         part, _, rest = name.partition(".")
         told = state.get(answers + rest if part in ("network", "averaged") else name)
-        if told is not None and told.shape == value.shape and name not in COUNTED:
+        if told is not None and told.shape == value.shape:
             fitting[name] = told
     if not fitting:
         raise RunError(f"train.init: no weight of {run.folder} fits this recipe's network; use the same network.")
