@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from crossmask import rooms
 from crossmask.data.transforms import Augment
@@ -74,7 +74,7 @@ class Train(Section):
     clip: float = Field(1.0, gt=0)  # largest gradient norm
     accumulate: int = Field(1, ge=1)  # batches a step
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False  # torch.compile; no gain was seen on a CPU
+    compile: StrictBool = False  # torch.compile; no gain was seen on a CPU
     validate_every: int | None = None  # images; null: once an epoch
     save_every: int | None = None  # images; null: at each validation
     patience: int | None = None  # validations without a better score before stopping; null: never stop early
@@ -82,18 +82,18 @@ class Train(Section):
     # best: the weights of the best validation; last: the run's last ones, so that select_by chooses the threshold alone
     keep: Literal["best", "last"] = "best"
     seed: int = 0
-    tensorboard: bool = False  # also write TensorBoard's files (extra 'tensorboard')
+    tensorboard: StrictBool = False  # also write TensorBoard's files (extra 'tensorboard')
     init: str | None = None  # another run's folder to start from
     teacher: str | None = None  # another run's folder, frozen
 
 
 class Evaluate(Section):
     threshold: float | Literal["selected"] = "selected"  # 'selected': the one chosen on the selection part
-    mirror: bool = False  # average with the mirrored picture and sentence
+    mirror: StrictBool = False  # average with the mirrored picture and sentence
     # Sizes, relative to the grid, at which each picture is predicted; the mean answers.
     zooms: list[Annotated[float, Field(ge=0.25, le=4)]] = Field(default=[1.0], min_length=1)
     batch: int = Field(32, ge=1)  # pictures, or slices of a volume, at once
-    window: bool = False  # volumes: slices at training's pixel size, in overlapping windows of the grid
+    window: StrictBool = False  # volumes: slices at training's pixel size, in overlapping windows of the grid
     # Kinds of case that are scored apart: border_contrast, size, or columns of the manifest (diagnosis).
     strata: list[str] = []
     regions: dict[str, list[str]] | None = None  # name -> data.labels that it unites (BraTS: whole, core, enhancing)
@@ -245,7 +245,8 @@ def fault(item: Any) -> str:
         return f"{place}: unknown key{rooms.near_miss(str(last), known)} Known: {name_list(known, shown=40)}."
     if item["type"] == "missing":
         return f"{place}: missing; it has no default."
-    return f"{place}: {item.get('input')!r} does not fit ({item['msg'].lower()})."
+    wanted = "input should be true or false" if item["type"] == "bool_type" else item["msg"].lower()
+    return f"{place}: {item.get('input')!r} does not fit ({wanted})."
 
 
 def numbers(value: Any) -> Any:

@@ -60,6 +60,10 @@ def test_off_is_a_word_not_a_truth_value(tiny_recipe: Path) -> None:
     assert recipe.same(chosen.to_dict(), chosen)
     with pytest.raises(CallError, match=r"model\.nlcfm: 'off' does not fit \(input should be true or false"):
         recipe.load(tiny_recipe, ["model.nlcfm=off"])
+    for key in ("train.tensorboard", "evaluate.mirror", "data.augment.eighths"):
+        with pytest.raises(CallError, match=rf"{key}: 'off' does not fit \(input should be true or false"):
+            recipe.load(tiny_recipe, [f"{key}=off"])
+        assert recipe.load(tiny_recipe, [f"{key}=true"])
     assert recipe.load(tiny_recipe, ["model.nlcfm=false"]).model["nlcfm"] is False
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import StrictBool
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class Augment:
     contrast: float = 0.2  # relative, at most
     gamma: float = 0.2  # log2 of the exponent, at most
     noise: float = 0.02  # standard deviation, at most, of the range
-    eighths: bool = False  # also turned by a multiple of 45 degrees
+    eighths: StrictBool = False  # also turned by a multiple of 45 degrees
     blur: float = 0.0  # standard deviation of a Gaussian blur, of the side; in a third of the pictures
     colour_shift: float = 0.0  # of each channel, at most, of the range; in another third
     cutout: float = 0.0  # side of a square that is blanked, at most, of the side (strong views only)
