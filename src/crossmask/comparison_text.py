@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossmask import recipe as recipes
 from crossmask import rooms
 from crossmask.errors import name_list
-from crossmask.table import Table
+from crossmask.table import Table, common
 
 COSTS = ("weights (M)", "GFLOPs", "ms", "step memory (MiB)")
 CONVENTION = (
@@ -62,12 +61,7 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
 
 def budget(table: Table, overrides: Sequence[str]) -> str:
     """What each run was given: the table's recipe with what holds for all rows."""
-    plain = recipes.plain(table.recipe)
-    for key, value in table.set.items():
-        recipes.put(plain, key, value)
-    for override in overrides:
-        recipes.apply(plain, override)
-    resolved = recipes.check(plain, table.name)
+    resolved = common(table, overrides)
     data, train = resolved.data, resolved.train
     height, width = data.grid_size
     words = [

@@ -26,7 +26,7 @@ A table is a YAML file in ``tables/``:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,16 @@ def load(name: str) -> Table:
         if row.like and not any(r.name == row.like and r.tries for r in rows[:place]):
             raise CallError(f"{path}: row '{row.name}' is like '{row.like}', which has no tries or stands below it.")
     return table
+
+
+def common(table: Table, overrides: Sequence[str]) -> recipes.Recipe:
+    """What all rows start from: the table's recipe, its changes, the caller's."""
+    plain = recipes.plain(table.recipe)
+    for key, value in table.set.items():
+        recipes.put(plain, key, value)
+    for override in overrides:
+        recipes.apply(plain, override)
+    return recipes.check(plain, table.name)
 
 
 # --- where runs lie --------------------------------------------------------------------------------------------------
