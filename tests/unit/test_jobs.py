@@ -60,9 +60,7 @@ def test_a_stop_reaches_what_is_under_way(tmp_path: Path) -> None:
 
     threading.Thread(target=stop, daemon=True).start()
     tasks = {"long": partial(until_stopped, begun, ended), "next": partial(write, never)}
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a background shell ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     try:
         with pytest.raises(Interrupted, match="the same command goes on"):
             jobs.run(tasks, 1, "tasks", tmp_path / "log")
