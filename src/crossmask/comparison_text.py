@@ -7,7 +7,7 @@ from typing import Any
 
 from crossmask import rooms
 from crossmask.errors import name_list
-from crossmask.table import Table, common
+from crossmask.table import Table, recipe_with
 
 COSTS = ("weights (M)", "GFLOPs", "ms", "step memory (MiB)")
 CONVENTION = (
@@ -61,8 +61,8 @@ def markdown(table: Table, result: Mapping[str, Any]) -> str:
 
 def budget(table: Table, overrides: Sequence[str]) -> str:
     """What each run was given: the table's recipe with what holds for all rows."""
-    resolved = common(table, overrides)
-    data, train = resolved.data, resolved.train
+    recipe = recipe_with(table, overrides)
+    data, train = recipe.data, recipe.train
     height, width = data.grid_size
     words = [
         f"A run sees {train.images:,} images of {height} x {width} px in batches of {train.batch + train.unlabelled}"

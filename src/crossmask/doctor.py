@@ -284,8 +284,12 @@ def torch(trial: tuple[int, str, str] | None) -> Iterator[Finding]:
         )
     else:
         yield finding("GPU", "note", "none: training runs on the CPU")
-    speed = "bf16 is fast here" if facts["bf16"] else "no bf16 instructions: train.precision fp32 is faster"
-    yield finding("CPU", "ok", f"{facts['capability']}; {speed}")
+    has = (
+        "bf16 instructions, of which large networks may gain"
+        if facts["bf16"]
+        else "no bf16 instructions: fp32 is faster"
+    )
+    yield finding("CPU", "ok", f"{facts['capability']}; {has}")
 
 
 def torchvision(trial: tuple[int, str, str] | None) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from crossmask.predict import Predictor
 from crossmask.progress import notice
 from crossmask.recipe import Recipe
 from crossmask.run import Run
-from crossmask.table import DONE, Row, Table, load, run_folder, runs_of, tries_path, try_folder
+from crossmask.table import DONE, Row, Table, load, recipe_with, run_folder, runs_of, tries_path, try_folder
 from crossmask.train import flush_denormals, refuse_other_data, train
 
 
@@ -248,16 +248,9 @@ def recipe_of(work: Work, row: Row, setting: Mapping[str, Any], seed: int, fold:
     chosen: whether the settings of the row that this is like are chosen already.
     """
     table = work.table
-    plain = recipes.plain(table.recipe)
-    for given in (table.set, kept_setting(work, row.like) if row.like and chosen else {}, row.set, setting):
-        for key, value in given.items():
-            recipes.put(plain, key, value)
-    recipes.put(plain, "train.seed", seed)
-    if fold:
-        recipes.put(plain, "data.split", fold)
+    kept = kept_setting(work, row.like) if row.like and chosen else {}
+    own: dict[str, Any] = {"train.seed": seed} | ({"data.split": fold} if fold else {})
     if row.teacher is not None:
         teacher = next(r for r in table.rows if r.name == row.teacher)
-        recipes.put(plain, "train.teacher", str(run_folder(work.folder, teacher, seed, fold)))
-    for override in work.overrides:
-        recipes.apply(plain, override)
-    return recipes.check(plain, f"{table.name}, row '{row.name}'")
+        own["train.teacher"] = str(run_folder(work.folder, teacher, seed, fold))
+    return recipe_with(table, work.overrides, kept, row.set, setting, own, where=f"{table.name}, row '{row.name}'")

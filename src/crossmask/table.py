@@ -145,14 +145,17 @@ def load(name: str) -> Table:
     return table
 
 
-def common(table: Table, overrides: Sequence[str]) -> recipes.Recipe:
-    """What all rows start from: the table's recipe, its changes, the caller's."""
+def recipe_with(table: Table, overrides: Sequence[str], *changes: Mapping[str, Any], where: str = "") -> recipes.Recipe:
+    """What a run is made from: the table's recipe, what it sets for all rows, further changes in their order, and the
+    caller's overrides, which have the last word. Without changes: what all rows start from. where: for what is refused.
+    """
     plain = recipes.plain(table.recipe)
-    for key, value in table.set.items():
-        recipes.put(plain, key, value)
+    for given in (table.set, *changes):
+        for key, value in given.items():
+            recipes.put(plain, key, value)
     for override in overrides:
         recipes.apply(plain, override)
-    return recipes.check(plain, table.name)
+    return recipes.check(plain, where or table.name)
 
 
 # --- where runs lie --------------------------------------------------------------------------------------------------
