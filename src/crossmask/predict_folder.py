@@ -123,6 +123,8 @@ def predict_to_folder(
             writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+    else:
+        (out / "predictions.csv").unlink(missing_ok=True)  # an earlier call's would be taken for this one's
     return rows, faults
 
 

@@ -131,6 +131,9 @@ def test_folder_with_a_bad_picture(predictor: Predictor, cases: list, tmp_path: 
         mask, _ = read_mask(tmp_path / "out" / row["mask"])
         assert int(mask.sum()) == int(row["area_px"])
         assert (tmp_path / "out" / "overlays" / f"{row['id']}.png").is_file()
+    rows, faults = predict_to_folder(predictor, [Query("bad", source / "bad.png", None, None)], tmp_path / "out")
+    assert (rows, len(faults)) == ([], 1)
+    assert not (tmp_path / "out" / "predictions.csv").exists()
 
 
 def test_area_in_mm2_needs_spacing(predictor: Predictor, cases: list, tmp_path: Path) -> None:
