@@ -187,13 +187,11 @@ class NonLocalFusion(nn.Module):
     reconstructed: pre-norm, codes of place for any size, residuals with learned scales, padding masked out.
     """
 
-    def __init__(
-        self, channels: int, text_dim: int, *, heads: int = 4, self_attention: bool = True, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, text_dim: int, *, heads: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
         self.project = TextProjection(text_dim, channels)
-        self.norm_self = nn.LayerNorm(channels) if self_attention else None
-        self.look_around = Attention(channels, heads, dropout) if self_attention else None
+        self.norm_self = nn.LayerNorm(channels)
+        self.look_around = Attention(channels, heads, dropout)
         self.norm_cross = nn.LayerNorm(channels)
         self.look_at_words = Attention(channels, heads, dropout)
         self.scale_self = nn.Parameter(torch.ones(()))
@@ -203,9 +201,8 @@ class NonLocalFusion(nn.Module):
         height, width = x.shape[-2:]
         pixels = x.flatten(2).transpose(1, 2)
         place = position_code(height, width, pixels.shape[-1], pixels)
-        if self.look_around is not None and self.norm_self is not None:
-            normed = self.norm_self(pixels)
-            pixels = pixels + self.scale_self * self.look_around(normed + place, normed + place, normed)
+        normed = self.norm_self(pixels)
+        pixels = pixels + self.scale_self * self.look_around(normed + place, normed + place, normed)
         words = self.project(text)
         query = self.norm_cross(pixels) + place
         pixels = pixels + self.scale_cross * self.look_at_words(query, words, words, text_mask)
@@ -215,9 +212,9 @@ class NonLocalFusion(nn.Module):
 class SubPixelHead(nn.Module):
     """Sub-pixel convolution to full size, then 1x1: (B, C, H/4, W/4) -> (B, K, H, W)."""
 
-    def __init__(self, channels: int, classes: int, factor: int = 4, width: int | None = None) -> None:
+    def __init__(self, channels: int, classes: int, factor: int = 4) -> None:
         super().__init__()
-        width = width or max(channels // 4, 8)
+        width = max(channels // 4, 8)
         self.expand = nn.Conv2d(channels, width * factor**2, 3, padding=1)
         with torch.no_grad():  # all sub-pixels start as one filter (ICNR), each with a bias of its own
             first = self.expand.weight[:: factor**2].clone()

@@ -68,21 +68,21 @@ def budget(table: Table, overrides: Sequence[str]) -> str:
         f"A run sees {train.images:,} images of {height} x {width} px in batches of {train.batch + train.unlabelled}"
     ]
     if isinstance(data.selection, float):
-        words.append(f"drawn from train, {of_patients(data.selection)} set aside for selection")
+        words.append(f"drawn from train, {of_train(data.selection)} set aside for selection")
     if isinstance(data.labelled, float):
-        words.append(f"with the masks of {of_patients(data.labelled)}")
+        words.append(f"with the masks of {of_train(data.labelled)}")
     return ", ".join(words) + f", unless its row says otherwise (recipe {table.recipe})."
 
 
-def of_patients(number: float) -> str:
-    """A share below 1, else a count.
+def of_train(number: float) -> str:
+    """A share of the cases below 1, else a count of patients, as ``data/split.py`` takes them.
 
-    >>> of_patients(0.05), of_patients(2.0), of_patients(0)
-    ('5 % of its patients', '2 of its patients', 'none of its patients')
+    >>> of_train(0.05), of_train(2.0), of_train(0)
+    ('5 % of its cases (whole patients)', '2 of its patients', 'none of its cases')
     """
     if not number:
-        return "none of its patients"
-    return f"{100 * number:g} % of its patients" if number < 1 else f"{number:g} of its patients"
+        return "none of its cases"
+    return f"{100 * number:g} % of its cases (whole patients)" if number < 1 else f"{number:g} of its patients"
 
 
 def trained(one: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ A table is a YAML file in ``tables/``:
     recipe, set        the recipe and the overrides of all rows (a section given whole replaces the recipe's)
     split              the part that is scored, once, when everything is chosen
     scores             summary names to print (dice_mean, hd95_mean, ...)
+    folds              names of split columns that every row has a run of (default the recipe's own split)
+    evaluate           arguments of evaluation beside the recipe's (text_variants, shifts)
     compare            the per-case column of the paired differences (dice), ``with``, the row they are taken from, and
                        holm: true for a test of each, corrected for their number
     cost               true: weights, operations, time and memory of each row's network

@@ -82,8 +82,9 @@ def build(
     over: Over = "case",
     ema: float = 0.99,
 ) -> Distill:
-    """teacher: the trained run (train.teacher). modality: which of data.modalities the student sees, from 0. distill:
-    weight of the teacher's answer. temperature: how soft it is. The rest as in 'supervised'."""
+    """teacher: the trained run (train.teacher). modality: which of data.modalities the student sees, from 0 (a switch,
+    since which scan a hospital lacks is its own matter). distill: weight of the teacher's answer. temperature: how
+    soft it is. The rest as in 'supervised'."""
     channels = tuple(make.channels)  # type: ignore[attr-defined]
     if not 0 <= modality < len(channels):
         raise CallError(f"method.modality={modality}: data.modalities names {len(channels)}, counted from 0.")

@@ -2,7 +2,7 @@
 second.
 
 Source: Zhang et al., "Multi-modal contrastive mutual learning and pseudo-label re-learning for semi-supervised medical
-image segmentation", Medical Image Analysis 83 (2023) 102656: abstract and public code (papers.md A4).
+image segmentation", Medical Image Analysis 83 (2023) 102656: abstract and public code.
 
 stated (code): 10 CE + 7 Dice a branch on labelled cases, 3.5 area-similarity contrast on unlabelled ones, squared
 difference of the two predictions under a ramp that has reached 0.06 when stage 1 ends (51 of 81 epochs); stage 2
@@ -191,8 +191,8 @@ def build(
     over: Over = "case",
 ) -> AreaContrast:
     """contrast, agreement: weights of the area contrast and the squared difference. passes: noisy repeats of a soft
-    label. relearn_labelled: keep the labelled term in stage 2. answer: who predicts. over: what a labelled Dice counts
-    over. teacher: not used."""
+    label. relearn_labelled: keep the labelled term in stage 2. answer: who predicts (the source reports both networks;
+    no table asks for one of them alone). over: what a labelled Dice counts over. teacher: not used."""
     channels = tuple(make.channels)  # type: ignore[attr-defined]
     if len(channels) != 2:
         raise CallError(f"method 'semi-cml-asc' learns from two modalities, data.modalities names {len(channels)}.")

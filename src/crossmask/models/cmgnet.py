@@ -350,7 +350,8 @@ def build(
 ) -> nn.Module:
     """channels: one entry a modality. classes: K of the logits. width: channels at stride 1 (the paper's U-Net has 64).
     cmfm: 'concat' is the ablation without it, 'off' reads no words at all (with ``masa=False``: the plain U-Net).
-    cmfm_levels: strides. alpha: 'off' is the ablation with equal shares. literal: formula 2 as printed."""
+    cmfm_levels: strides (the source does not name them, so they stay to be tried). alpha: 'off' is the ablation with
+    equal shares. literal: formula 2 as printed."""
     widths = [width * stride for stride in STRIDES]
     tokens = 4 * width
     own = [width * stride for stride in sorted(cmfm_levels, reverse=True)]

@@ -8,9 +8,9 @@ stated: both encoders are divided into stages; after each, the words take in the
 the words so refined (cross-attention, then a gate with tanh), and both go on to their next stage; a feature-based
 alignment on every level draws the pixels of the target to the sentence.
 deviates: the language encoder is frozen and outside the network, so a stage of it is a self-attention layer here; the
-alignment is a pixel-text contrast within the image (cosine, temperature 0.07, cross entropy with the mask's share), on
-the levels' fused maps; pyramids of the house in place of Swin; U-Net's decoder to full size. The tables call it
-CrossVLT-style.
+alignment is a pixel-text contrast within the image (cosine, temperature 0.07 learned, cross entropy with the mask's
+share) of the levels' fused maps with the mean of the frozen states, a linear layer a level, and not with the refined
+words; pyramids of the house in place of Swin; U-Net's decoder to full size. The tables call it CrossVLT-style.
 """
 
 from __future__ import annotations

@@ -153,7 +153,8 @@ def build(
     mccl: Targets = "same-text",
 ) -> nn.Module:
     """channels: one entry a modality. classes: K of the logits. decoder: widths at strides 4, 8, 16, 32
-    (None: the encoder's own, as the paper has it). The switches are the paper's ablations."""
+    (None: the encoder's own, as the paper has it). The switches are the paper's ablations; ``mccl='off'`` leaves
+    out its weights as well, which ``method.auxiliary=0`` (the tables' row) keeps."""
     pyramid = encoders.build(encoder, channels=sum(channels), weights=weights)
     width = text_dim or 64
     layer = partial(HybridLayer, text_dim=width, nlcfm=nlcfm, lcfm=lcfm, fusion=fusion, heads=heads, dropout=dropout)

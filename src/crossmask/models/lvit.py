@@ -10,9 +10,10 @@ over places, a gate of channels and one of places) on the skips; the convolution
 reconstructed: the words join by cross-attention (the source's convolution over the tokens ties the network to one
 length).
 deviates: a pretrained pyramid of the house for the downward convolutions, strides 4 to 32, of which the deepest has no
-transformer beside it (as the source's bottleneck); the common grid is stride 16; one transformer layer a level; Dice
-and cross entropy in place of the source's balanced ones; its exponential pseudo-labels and language-vision loss belong
-to semi-supervised training and are left out. The tables call it LViT-style.
+transformer beside it (as the source's bottleneck); the common grid is stride 16; one transformer layer a level; the
+pixel-level gates scale by 0.5 to 1.5, so that untrained ones leave a skip nearly as it is; Dice and cross entropy in
+place of the source's balanced ones; its exponential pseudo-labels and language-vision loss belong to semi-supervised
+training and are left out. The tables call it LViT-style.
 """
 
 from __future__ import annotations

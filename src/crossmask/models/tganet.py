@@ -7,9 +7,10 @@ of attributes (one or many; small, medium, large), not a report: no sentence is 
 stated: two classifiers on the encoder's last map tell number and size; the attributes' word vectors, weighed by what
 they tell, guide the decoder by attention over channels; size from the mask: below 10 % of the picture small, from 30 %
 large; the classifiers are trained with the segmentation (cross entropy).
-deviates: learned vectors in place of byte-pair embeddings of the five attribute names; size is the mask's share and
-not its box's; no feature enhancement module with dilated convolutions and no multi-scale aggregation: U-Net's decoder
-on a pyramid of the house.
+deviates: the attention acts once, on the last map before the decoder, and not after each of the decoder's levels; it
+looks at that map as well and scales by 1 to 2; learned vectors in place of byte-pair embeddings of the five attribute
+names; size is the mask's share and not its box's; no feature enhancement module with dilated convolutions and no
+multi-scale aggregation: U-Net's decoder on a pyramid of the house.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ stated: each level's map as tokens on one common grid; in each layer a level's c
 levels (instance-normalised attention matrix), then an MLP; the answer is laid back onto the skip; in the decoder a
 channel cross-attention (global means of skip and decoder map, linear, sigmoid) gates the skip before it is joined.
 deviates: a pretrained pyramid of the house in place of the source's plain encoder, so its levels are strides 4 to 32
-and not 1 to 8; the common grid is that of the deepest level; two layers in place of four.
+and not 1 to 8; the deepest of the four, fused with the others, is where the decoder starts (the source has a bottleneck
+besides its four skips); the common grid is that of the deepest level; codes of place are fixed, for any size; one head
+in place of four and two layers in place of four (``depth``, which stays to take the source's four).
 """
 
 from __future__ import annotations
