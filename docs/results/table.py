@@ -70,7 +70,7 @@ def shortened(name: str, shown: str) -> str:
     command = " ".join(["crossmask reproduce", made["table"], "--data cases.csv", *made.get("overrides", ())])
     lines = [
         "<details>",
-        f"<summary>{made['title']}</summary>",
+        f"<summary>{made['title']}; {made['rows'][made['reference']]['images']:,} images a run</summary>",
         "",
         f"[All rows, settings and distances](docs/results/{name}.md), `{command}`:",
         "",
