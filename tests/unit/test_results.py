@@ -16,7 +16,12 @@ def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
         return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
     rows = {
-        name: {"cases": 1200, "estimates": {"dice_mean": score(mean), "dice_pooled": score(0.8)}, **more}
+        name: {
+            "cases": 1200,
+            "images": 5600,
+            "estimates": {"dice_mean": score(mean), "dice_pooled": score(0.8)},
+            **more,
+        }
         for name, mean, more in (
             ("plain", 0.7, {"by_seed": {"0": 0.7, "1": 0.7}}),
             ("hidden", 0.1, {"by_seed": {"0": 0.1}}),
@@ -29,7 +34,7 @@ def test_chosen_rows_are_those_of_the_table(tmp_path: Path) -> None:
     text = script["shortened"]("tiny", "better; plain")
     assert text.splitlines()[:5] == [
         "<details>",
-        "<summary>Tiny</summary>",
+        "<summary>Tiny; 5,600 images a run</summary>",
         "",
         "[All rows, settings and distances](docs/results/tiny.md), `crossmask reproduce tiny --data cases.csv`:",
         "",
