@@ -82,7 +82,7 @@ def test_a_table_is_made_once_and_reused(made: tuple) -> None:
     assert "Nothing is proven." in text
     above, below = text.split("| row |", 1)
     assert "A run sees 16 images of 64 x 64 px in batches of 8, drawn from train, 20 % of its cases" in above
-    assert "with the masks of 40 % of its patients, unless its row says otherwise" in above
+    assert "with the masks of 40 % of its cases (whole patients), unless its row says otherwise" in above
     assert "A run sees" not in below
     head = {"table": "table", "title": "Tiny", "split": "test", "column": "dice", "reference": "alone"}
     assert head.items() <= read_json(out / "table.json").items()
