@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -23,9 +26,9 @@ def run(tasks: Mapping[str, Task], jobs: int, title: str, log: Path) -> dict[str
     """Run named tasks, up to ``jobs`` at a time, each process with its share of the CPU's cores; what goes wrong in one
     is told and returned (name -> sentence), the others go on. What the tasks say goes into ``log``.
 
-    Ctrl-C: nothing more is begun, trainings stop at their next step and can be taken up, a scoring under way is brought
-    to its end (a second Ctrl-C breaks it off); Interrupted is raised. Tasks must pickle: a module's function, or a
-    partial of one.
+    Ctrl-C or a polite kill: nothing more is begun, trainings stop at their next step and can be taken up, a scoring
+    under way is brought to its end (a second one breaks it off); Interrupted is raised. Tasks must pickle: a module's
+    function, or a partial of one.
     """
     faults: dict[str, str] = {}
     if not tasks:
@@ -34,7 +37,7 @@ def run(tasks: Mapping[str, Task], jobs: int, title: str, log: Path) -> dict[str
     stop = context.Event()
     given = (max(1, (os.cpu_count() or 1) // jobs), str(log), stop)
     workers = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=begin, initargs=given)
-    with workers as pool, Bar(title, total=len(tasks)) as bar:
+    with stoppable(), workers as pool, Bar(title, total=len(tasks)) as bar:
         names = {pool.submit(attempt, task): name for name, task in tasks.items()}
         try:
             for done, finished in enumerate(as_completed(names), 1):
@@ -53,6 +56,18 @@ def run(tasks: Mapping[str, Task], jobs: int, title: str, log: Path) -> dict[str
             end(pool, names)
             raise Interrupted("stopped; the same command goes on from there.") from None
     return faults
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, also where a background shell has the former ignored."""
+    kinds = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def end(pool: ProcessPoolExecutor, under_way: Collection[Future[str]]) -> None:
@@ -74,9 +89,21 @@ def begin(threads: int, log: str, stop: Any) -> None:
 
     global stopping
     stopping = stop
+    threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+
+
+def end_with_parent() -> None:
+    """In a worker: once the parent was killed, a training stops at its next step, then the process ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        stopping.set()
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
 
 
 def attempt(task: Task) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def refuse() -> None:
 def until_stopped(begun: Path, ended: Path) -> None:
     """As the training loop does: the signal is noted, the step is ended."""
     with interrupts() as stopped:
-        begun.write_text("")
+        begun.write_text(str(os.getpid()))
         while not stopped():
             time.sleep(0.02)
     ended.write_text("")
@@ -60,11 +62,40 @@ def test_a_stop_reaches_what_is_under_way(tmp_path: Path) -> None:
 
     threading.Thread(target=stop, daemon=True).start()
     tasks = {"long": partial(until_stopped, begun, ended), "next": partial(write, never)}
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a background shell has it
     try:
         with pytest.raises(Interrupted, match="the same command goes on"):
             jobs.run(tasks, 1, "tasks", tmp_path / "log")
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.exists()
     assert not never.exists()
+
+
+def test_a_killed_parent_takes_its_processes_along(tmp_path: Path) -> None:
+    begun, ended, never = (tmp_path / name for name in ("begun", "ended", "never"))
+    tasks = {"long": partial(until_stopped, begun, ended), "next": partial(write, never)}
+    parent = multiprocessing.get_context("spawn").Process(target=jobs.run, args=(tasks, 1, "tasks", tmp_path / "log"))
+    parent.start()
+    within(60, lambda: begun.exists() and bool(begun.read_text()))
+    worker = int(begun.read_text())
+    parent.kill()
+    within(60, ended.exists)
+    within(60, lambda: gone(worker))
+    assert not never.exists()
+
+
+def within(seconds: float, true: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def gone(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return True
+    return state == "Z"  # nobody has asked for its exit status yet
