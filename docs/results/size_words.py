@@ -22,7 +22,7 @@ from crossmask.data.masks import read_mask
 WORDS = ("small", "medium", "large")
 WORDING = "medclipseg"
 SENTENCES = {"another case's": "other", "overdescriptive": f"{WORDING}_overdescriptive"}
-NETWORKS = ("TMCA", "HCFNet", "Ariadne", "LViT-style", "LAVT-style", "CrossVLT-style", "GLoRIA-style")
+NETWORKS = ("TMCA", "HCFNet", "Ariadne", "LViT-style", "LAVT-style", "CrossVLT-style", "GLoRIA-style", "CMG-Net")
 
 
 def place(sentence: str) -> int:
