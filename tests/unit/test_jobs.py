@@ -52,13 +52,14 @@ def test_a_process_that_is_killed_is_a_sentence(tmp_path: Path) -> None:
         jobs.run({"a": partial(os._exit, 9)}, 2, "tasks", tmp_path / "log")
 
 
-def test_a_stop_reaches_what_is_under_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_reaches_what_is_under_way(tmp_path: Path, kind: signal.Signals) -> None:
     begun, ended, never = (tmp_path / name for name in ("begun", "ended", "never"))
 
     def stop() -> None:
         while not begun.exists():
             time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)  # this process alone, as a kill does
+        os.kill(os.getpid(), kind)  # this process alone, as a kill does
 
     threading.Thread(target=stop, daemon=True).start()
     tasks = {"long": partial(until_stopped, begun, ended), "next": partial(write, never)}
